@@ -1,0 +1,48 @@
+"""How a module carries its own techniques."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import Callback
+
+from lightning_dlopt.core.errors import ConflictError
+from lightning_dlopt.core.technique import Technique
+
+
+class TechniqueMixin:
+    """Base of the families' mixins: the module brings its techniques to any Trainer.
+
+    They are the same objects as in ``Trainer(callbacks=[...])``, returned by the module's
+    ``configure_callbacks``, so both forms train alike to the last bit and leave the same state in
+    a checkpoint.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._own_techniques: list[Technique] = []
+
+    def add_techniques(self, *techniques: Technique | None) -> None:
+        """Take up techniques; None is left out."""
+        self._own_techniques.extend(t for t in techniques if t is not None)
+
+    def configure_callbacks(self) -> Sequence[Callback] | Callback:
+        """Return the module's techniques, and what a base class returns.
+
+        Raises:
+            ConflictError: if the Trainer has a technique of the same class; Lightning would let
+                the module's take its place without a word.
+        """
+        inherited: Any = super().configure_callbacks()  # type: ignore[misc]
+        callbacks = list(inherited) if isinstance(inherited, Sequence) else [inherited]
+        for mine in self._own_techniques:
+            for theirs in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if (
+                    theirs is not mine
+                    and isinstance(mine, type(theirs))
+                    and theirs not in callbacks
+                ):
+                    raise ConflictError(
+                        f"{type(self).__name__} brings {mine!r}, and the Trainer has {theirs!r}: "
+                        "keep one of them"
+                    )
+        return [*callbacks, *self._own_techniques]

@@ -1,0 +1,117 @@
+"""Reversible replacement of an object's methods, one instance at a time."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from functools import update_wrapper
+from types import CodeType
+from typing import Any, TypeVar
+
+from lightning.pytorch import LightningModule
+
+from lightning_dlopt.core.errors import TechniqueError
+
+T = TypeVar("T")
+
+_ABSENT = object()
+
+
+def _itself(value: T) -> T:
+    return value
+
+
+class PatchedMethod:
+    """What stands in for a method while it is patched.
+
+    A copy or a pickle of the owner gets back what stood there before: a function would go on
+    working on the object it was made for.
+    """
+
+    def __init__(
+        self, owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]
+    ) -> None:
+        self.owner = owner
+        self.name = name
+        # the CLI and torch.compile leave methods in the instance: those come back, too
+        self.before = vars(owner).get(name, _ABSENT)
+        self.original = getattr(owner, name)
+        self.replacement = wrap(self.original)
+        # Lightning asks whether a hook is overridden by looking at __wrapped__ and __code__. A
+        # hook that the user left alone must count as overridden now, or it would not be called.
+        inherited = getattr(LightningModule, name, None)
+        if getattr(self.original, "__func__", self.original) is not inherited:
+            update_wrapper(self, self.original, updated=())
+
+    @property
+    def __code__(self) -> CodeType:
+        code: CodeType = self.replacement.__code__
+        return code
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the replacement."""
+        return self.replacement(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        if self.before is not _ABSENT:
+            return deepcopy(self.before, memo)
+        owner = memo.get(id(self.owner), self.owner)
+        return getattr(type(owner), self.name).__get__(owner)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.before is not _ABSENT:
+            return _itself, (self.before,)
+        return getattr, (self.owner, self.name)
+
+    def undo(self) -> None:
+        """Put back what stood there before, also from under a patch that came later."""
+        current = vars(self.owner).get(self.name, _ABSENT)
+        if current is self:
+            if self.before is _ABSENT:
+                object.__delattr__(self.owner, self.name)
+            else:
+                object.__setattr__(self.owner, self.name, self.before)
+            return
+        # a later patch calls this one: from now on it only passes the call on
+        self.replacement = self.original
+        while isinstance(current, PatchedMethod):
+            if current.before is self:
+                current.before = self.before
+            current = current.before
+
+
+class Patches:
+    """The methods that one technique has replaced; :meth:`undo` puts every one back.
+
+    Example:
+        >>> class Greeter:
+        ...     def greet(self) -> str:
+        ...         return "hello"
+        >>> greeter, patches = Greeter(), Patches()
+        >>> patches.patch(greeter, "greet", lambda greet: lambda: greet() + ", world")
+        >>> greeter.greet()
+        'hello, world'
+        >>> patches.undo()
+        >>> greeter.greet(), vars(greeter)
+        ('hello', {})
+    """
+
+    def __init__(self) -> None:
+        self._patched: list[PatchedMethod] = []
+
+    def patch(
+        self, owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]
+    ) -> None:
+        """Replace ``owner.name`` on this instance by ``wrap(original)``.
+
+        Raises:
+            TechniqueError: if this object has patched that method already.
+        """
+        if any(patched.owner is owner and patched.name == name for patched in self._patched):
+            raise TechniqueError(f"{type(owner).__name__}.{name} is patched already")
+        patched = PatchedMethod(owner, name, wrap)
+        object.__setattr__(owner, name, patched)
+        self._patched.append(patched)
+
+    def undo(self) -> None:
+        """Put every method back; techniques may be undone in any order, and twice."""
+        while self._patched:
+            self._patched.pop().undo()

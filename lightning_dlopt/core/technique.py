@@ -1,0 +1,157 @@
+"""The base of every technique's callback."""
+
+import inspect
+import warnings
+import zlib
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lightning_dlopt.core.errors import ConflictError, NoEffectWarning, TechniqueError
+from lightning_dlopt.core.patching import Patches
+from lightning_dlopt.core.plain import plain
+from lightning_dlopt.core.randomness import keyed_generator, run_seed
+from lightning_dlopt.core.resume import SavedTechnique, check_all_present, saved_techniques
+
+
+class Technique(Callback):
+    """A training technique as a Lightning callback that works on modules nobody edits.
+
+    A subclass checks its constructor's arguments, stores each under its own name, does its work
+    in :meth:`prepare` and in the hook that fits what it changes, and replaces methods of the
+    module through :meth:`patch` only, so that nothing is left behind after training.
+
+    Its state in a checkpoint is plain data: its arguments, and what :meth:`extra_state` adds.
+    """
+
+    #: Techniques that share this word exclude each other.
+    exclusive: ClassVar[str | None] = None
+    #: Whether a checkpoint made with this technique can't be resumed without it.
+    required_on_resume: ClassVar[bool] = False
+    #: Arguments that say how to start rather than what is done.
+    not_identity: ClassVar[frozenset[str]] = frozenset()
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the constructor's arguments by name, as plain data."""
+        return {
+            name: plain(getattr(self, name)) for name in inspect.signature(type(self)).parameters
+        }
+
+    def __repr__(self) -> str:
+        defaults = inspect.signature(type(self)).parameters
+        shown = [
+            f"{name}={value!r}"
+            for name, value in self.arguments().items()
+            if name not in self.not_identity and value != plain(defaults[name].default)
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    @property
+    def state_key(self) -> str:
+        """Return the key of this technique's state in a checkpoint: its class and arguments."""
+        # Lightning reads the key at every hook of every batch
+        key: str = vars(self).setdefault("_state_key", "") or repr(self)
+        vars(self)["_state_key"] = key
+        return key
+
+    def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Do what must be done before weights are restored and optimizers are made."""
+
+    def extra_state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps besides the arguments, as plain data or tensors."""
+        return {}
+
+    def check_resume(self, saved: list[SavedTechnique]) -> None:
+        """Raise a CheckpointError if this technique can't go on from what was ``saved``."""
+
+    def patch(
+        self, owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]
+    ) -> None:
+        """Replace a method of one object until training ends; see :class:`Patches`."""
+        self._patches.patch(owner, name, wrap)
+
+    def generator(
+        self,
+        trainer: Trainer,
+        device: torch.device | str = "cpu",
+        *,
+        same_on_all_ranks: bool = False,
+    ) -> torch.Generator:
+        """Return this technique's generator for the current training batch.
+
+        It is keyed by the run's seed, the technique, the rank and the number of batches so far:
+        the same after a resume, another for every technique and rank, and no global generator is
+        read or moved.
+        """
+        rank = 0 if same_on_all_ranks else trainer.global_rank
+        technique = zlib.crc32(self.state_key.encode())
+        batch = trainer.fit_loop.total_batch_idx
+        return keyed_generator(run_seed(), technique, rank, batch, device=device)
+
+    def warn_no_effect(self, why: str) -> None:
+        """Tell the user that this technique does nothing in this run."""
+        warnings.warn(f"{self!r} has no effect: {why}", NoEffectWarning, stacklevel=2)
+
+    def refuse(self, why: str) -> TechniqueError:
+        """Return the error that says why this technique can't work here; the caller raises it."""
+        return TechniqueError(f"{self!r}: {why}")
+
+    # ---- what Lightning calls ----
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a second technique of the same exclusive kind, then prepare."""
+        if stage != "fit":
+            return
+        for other in trainer.callbacks:  # type: ignore[attr-defined]
+            if (
+                isinstance(other, Technique)
+                and other is not self
+                and self.exclusive is not None
+                and other.exclusive == self.exclusive
+            ):
+                raise ConflictError(
+                    f"{self!r} and {other!r} are both a {self.exclusive}: keep one of them"
+                )
+        self._patches.undo()
+        self.prepare(trainer, pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Put the module's own methods back."""
+        self._patches.undo()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Put the module's own methods back: after an exception, no teardown is called."""
+        self._patches.undo()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the technique's name, arguments and state, as plain data."""
+        return {
+            "technique": repr(self),
+            "exclusive": self.exclusive,
+            "required": self.required_on_resume,
+            "arguments": self.arguments(),
+            **self.extra_state(),
+        }
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Compare the checkpoint's techniques with this run's, if it is for training."""
+        if trainer.state.fn != "fit":
+            return
+        saved = saved_techniques(checkpoint)
+        present = [c for c in trainer.callbacks if isinstance(c, Technique)]  # type: ignore[attr-defined]
+        self.check_resume(saved)
+        check_all_present(
+            saved, {c.state_key for c in present}, {c.exclusive for c in present if c.exclusive}
+        )
+
+    @property
+    def _patches(self) -> Patches:
+        # made on first use, so that a subclass needn't call super().__init__()
+        patches: Patches = vars(self).setdefault("_patches_made", Patches())
+        return patches
