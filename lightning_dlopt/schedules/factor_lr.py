@@ -1,0 +1,66 @@
+"""The torch scheduler behind every schedule callback."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from lightning_dlopt.schedules.curves import constant
+
+#: From the optimizer step to the factor of the initial rate.
+Curve: TypeAlias = Callable[[int], float]
+
+
+def _copied(rate: float | torch.Tensor) -> float | torch.Tensor:
+    # a rate may be a tensor, which schedulers and optimizers change in place
+    return rate.clone() if isinstance(rate, torch.Tensor) else rate
+
+
+class FactorLR(LambdaLR):
+    """``LambdaLR`` whose curve is given later, with a state that is plain.
+
+    Lightning restores schedulers before it knows how long the run is; until :meth:`follow`, the
+    rates are the initial ones.
+
+    Args:
+        optimizer: the optimizer whose rates are set.
+        taken_over: another scheduler has set rates here; the initial ones are what it noted.
+    """
+
+    def __init__(self, optimizer: Optimizer, *, taken_over: bool = False) -> None:
+        for group in optimizer.param_groups:
+            if not (taken_over and "initial_lr" in group):
+                # what torch would keep may be older than a learning-rate finder's suggestion
+                group["initial_lr"] = _copied(group["lr"])
+            group["lr"] = _copied(group["initial_lr"])
+        super().__init__(optimizer, constant)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position and the initial rates."""
+        return {"factor_lr_step": self.last_epoch, "base_lrs": self.base_lrs}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over position and initial rates, unless the state is another kind of scheduler's."""
+        if "factor_lr_step" in state_dict:
+            self.last_epoch = state_dict["factor_lr_step"]
+            self.base_lrs = list(state_dict["base_lrs"])
+
+    def follow(self, curve: Curve, step: int) -> None:
+        """Take up ``curve`` at ``step``."""
+        self.lr_lambdas = [curve] * len(self.base_lrs)
+        self.last_epoch = step
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Set the rates to those of the current step."""
+        for group, base, curve in zip(
+            self.optimizer.param_groups, self.base_lrs, self.lr_lambdas, strict=True
+        ):
+            rate = base * curve(self.last_epoch)
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        self._last_lr = [_copied(group["lr"]) for group in self.optimizer.param_groups]
