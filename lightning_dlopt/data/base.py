@@ -1,0 +1,205 @@
+"""The base of the DataModules: splits, seeds, ranks and the four loaders."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from typing_extensions import Self
+
+from lightning_dlopt.core.checks import (
+    check_flag,
+    check_integer,
+    check_number,
+    check_text,
+    owner_name,
+)
+from lightning_dlopt.core.errors import ArgumentTypeError, DataError
+from lightning_dlopt.core.randomness import run_seed
+from lightning_dlopt.data.order import split_indices
+from lightning_dlopt.data.resumable import ResumableLoader
+
+
+class Samples(Protocol):
+    """A set of samples of which a part can be taken."""
+
+    def __len__(self) -> int: ...
+
+    def select(self, indices: Tensor, /) -> Self:
+        """Return the samples at ``indices``, an int64 tensor of shape ``(n,)``."""
+        ...
+
+
+def check_share(owner: object, name: str, value: int | float) -> int | float:
+    """Return ``value`` if it is a number of samples (int, from 0) or a share (float in [0, 1))."""
+    if isinstance(value, float):
+        return check_number(owner, name, value, "[0, 1)")
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ArgumentTypeError(
+            f"{owner_name(owner)}: {name}={value!r} must be a number of samples (an integer from "
+            "0) or a share (a float in [0, 1))"
+        )
+    return check_integer(owner, name, value, "[0, inf)")
+
+
+def check_path(owner: object, name: str, value: str | Path) -> str:
+    """Return ``value``, a path that isn't empty, as a string."""
+    return check_text(owner, name, str(value) if isinstance(value, Path) else value)
+
+
+class ClassificationDataModule(LightningDataModule):
+    """Base of the DataModules; a subclass says where its samples come from.
+
+    Batches are tuples ``(inputs, targets)``; targets are int64, ``(B,)``. Training batches are
+    shuffled by an order of their own, keyed by (seed, epoch), which no other random draw changes
+    and which resumes exactly in the middle of an epoch. Rank and number of ranks come from the
+    attached Trainer. Nothing here reads or moves a global random number generator.
+
+    A subclass implements :meth:`read_sets` and :meth:`make_loader`, and sets ``classes``.
+
+    Args:
+        batch_size: Samples in a training batch of one rank, at least 1.
+        eval_batch_size: Samples in a batch of validation, test and prediction, at least 1.
+        validation: How much of the training set is held out for validation: an integer is a
+            number of samples, a float a share in [0, 1). With 0 there is no validation loader.
+            A data set that brings its own validation set isn't split.
+        split_seed: Key of the split, apart from ``seed``, so that runs with several seeds share
+            one split.
+        seed: Key of the training order; None takes the run's (``seed_everything``, otherwise 0).
+            A resumed run goes on with the seed in its checkpoint.
+        drop_last: Whether an incomplete last training batch is left out.
+
+    Attributes:
+        classes: Names of the classes, by target.
+        num_classes: How many there are.
+        train_set: The training samples; None before :meth:`setup`.
+        validation_set: The held-out samples; None if there are none.
+        test_set: The test samples; None if there are none.
+
+    Raises:
+        ArgumentError: if an argument is outside its range.
+        ArgumentTypeError: if an argument has the wrong type or isn't known.
+    """
+
+    classes: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        *args: Any,
+        batch_size: int = 32,
+        eval_batch_size: int = 512,
+        validation: int | float = 0.1,
+        split_seed: int = 0,
+        seed: int | None = None,
+        drop_last: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        order = type(self).__mro__
+        following = order[order.index(ClassificationDataModule) + 1]
+        if following is LightningDataModule and (args or kwargs):
+            # Lightning's constructor accepts everything, and so a misspelt argument.
+            unknown = ", ".join([*(repr(arg) for arg in args), *(f"{key}=" for key in kwargs)])
+            raise ArgumentTypeError(f"{owner_name(self)}: unknown argument(s) {unknown}")
+        super().__init__(*args, **kwargs)
+        self.batch_size = check_integer(self, "batch_size", batch_size, "[1, inf)")
+        self.eval_batch_size = check_integer(self, "eval_batch_size", eval_batch_size, "[1, inf)")
+        self.validation = check_share(self, "validation", validation)
+        self.split_seed = check_integer(self, "split_seed", split_seed, "(-inf, inf)")
+        self.seed = None if seed is None else check_integer(self, "seed", seed, "(-inf, inf)")
+        self.drop_last = check_flag(self, "drop_last", drop_last)
+        self.train_set: Samples | None = None
+        self.validation_set: Samples | None = None
+        self.test_set: Samples | None = None
+        self._restored_seed: int | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.classes)
+
+    def read_sets(self) -> dict[str, Samples]:
+        """Return the samples under ``"train"`` and, if there are, ``"validation"``, ``"test"``."""
+        raise NotImplementedError
+
+    def make_loader(self, samples: Any, training: bool, **order: Any) -> ResumableLoader[Any]:
+        """Return the loader of one of the sets; ``order`` is for the loader's constructor."""
+        raise NotImplementedError
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the data and split off the validation set; a second call does nothing.
+
+        Raises:
+            DataError: if the data is missing or damaged, or nothing is left to train on.
+        """
+        if self.train_set is not None:
+            return
+        sets = self.read_sets()
+        train = sets["train"]
+        self.validation_set = sets.get("validation")
+        if self.validation_set is None and self.validation > 0:
+            stay, held_out = split_indices(len(train), self.validation, self.split_seed)
+            self.validation_set = train.select(held_out)
+            train = train.select(stay)
+        self.test_set = sets.get("test")
+        self.train_set = train
+
+    def train_dataloader(self) -> ResumableLoader[Any]:
+        """Return a loader of the training set: shuffled, and resumable in mid-epoch."""
+        # Lightning turns off shuffling for ``overfit_batches`` in torch's DataLoader only.
+        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        return self.make_loader(
+            self._set("train"),
+            training=True,
+            batch_size=self.batch_size,
+            shuffle=not overfit,
+            drop_last=self.drop_last,
+            **self._keys(),
+        )
+
+    def val_dataloader(self) -> ResumableLoader[Any] | list[Any]:
+        """Return a loader of the validation set, or an empty list if there is none."""
+        self.setup()
+        return [] if self.validation_set is None else self._evaluation_loader("validation")
+
+    def test_dataloader(self) -> ResumableLoader[Any]:
+        """Return a loader of the test set; raises a DataError if there is none."""
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> ResumableLoader[Any]:
+        """Return a loader of the test set, with targets; raises a DataError if there is none."""
+        return self._evaluation_loader("test")
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the seed of the training order, so that a resumed run goes on with it."""
+        return {"seed": self._order_seed()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the saved seed, unless the constructor was given one."""
+        self._restored_seed = state_dict.get("seed")
+
+    def _order_seed(self) -> int:
+        if self.seed is not None:
+            return self.seed
+        return run_seed() if self._restored_seed is None else self._restored_seed
+
+    def _keys(self) -> dict[str, int]:
+        # None without a process group. Under tensor parallelism the ranks that share one batch
+        # have the same number here, unlike ``global_rank``.
+        ranks = (self.trainer and self.trainer.distributed_sampler_kwargs) or {}
+        return {
+            "seed": self._order_seed(),
+            "rank": ranks.get("rank", 0),
+            "world_size": ranks.get("num_replicas", 1),
+        }
+
+    def _set(self, name: str) -> Samples:
+        self.setup()
+        samples: Samples | None = getattr(self, f"{name}_set")
+        if samples is None:
+            raise DataError(f"{owner_name(self)}: there is no {name} set")
+        return samples
+
+    def _evaluation_loader(self, name: str) -> ResumableLoader[Any]:
+        return self.make_loader(
+            self._set(name), training=False, batch_size=self.eval_batch_size, **self._keys()
+        )
