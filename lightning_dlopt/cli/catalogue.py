@@ -1,0 +1,43 @@
+"""``dlopt list``: what the package offers, one line each."""
+
+import argparse
+import inspect
+from importlib import import_module
+
+TITLES = {
+    "schedules": "learning rate",
+    "structure": "model structure",
+    "modules": "modules",
+    "data": "data sets",
+}
+
+
+def first_sentence(documented: object) -> str:
+    """Return the first line of a docstring."""
+    return (inspect.getdoc(documented) or "").split("\n", 1)[0]
+
+
+def entries(family: str) -> list[tuple[str, str]]:
+    """Return (name, first line of its docstring) of a family's public, usable classes."""
+    module = import_module(f"lightning_dlopt.{family}")
+    classes = [(name, getattr(module, name)) for name in module.__all__]
+    return [
+        (name, first_sentence(cls))
+        for name, cls in classes
+        if inspect.isclass(cls) and not inspect.isabstract(cls) and not name.endswith("Mixin")
+    ]
+
+
+def run(arguments: list[str]) -> None:
+    """Print the catalogue, or one family of it."""
+    parser = argparse.ArgumentParser(
+        prog="dlopt list", description="List the techniques, modules and data sets, one line each."
+    )
+    parser.add_argument("family", nargs="?", choices=TITLES, help="show one family only")
+    family = parser.parse_args(arguments).family
+    for name, title in TITLES.items():
+        if family in (None, name):
+            print(f"{title} (lightning_dlopt.{name})")
+            for entry, sentence in entries(name):
+                print(f"  {entry:<22}{sentence}")
+            print()

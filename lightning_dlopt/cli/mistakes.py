@@ -1,0 +1,69 @@
+"""Which errors are a user's mistake, and how they read."""
+
+import difflib
+import re
+
+
+class UsageError(Exception):
+    """The command line or a configuration file says something that can't be done."""
+
+
+def user_mistakes() -> tuple[type[BaseException], ...]:
+    """Return the exceptions whose message is for the user."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    from lightning_dlopt.core.errors import UserError
+
+    return UsageError, UserError, MisconfigurationException, FileNotFoundError
+
+
+def one_line(error: object) -> str:
+    """Return a message on one line.
+
+    Example:
+        >>> one_line(ValueError("two" + chr(10) + "   lines"))
+        'two lines'
+    """
+    return re.sub(r"\s+", " ", str(error)).strip()
+
+
+def cause(error: BaseException) -> BaseException:
+    """Return the error of this package that led to ``error``, or ``error`` itself."""
+    from lightning_dlopt.core.errors import UserError
+
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, UserError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return error
+
+
+def parse_message(error: BaseException) -> str:
+    """Return the message of a configuration that doesn't parse, without the parser's own types.
+
+    The parser tells of every type it tried; what a user needs is the key, the value and what was
+    wrong with it.
+    """
+    text = one_line(cause(error))
+    unknown = re.search(r"Expected a dot import path string: (\S+)", text)
+    if unknown:
+        import lightning_dlopt
+
+        close = difflib.get_close_matches(unknown[1], lightning_dlopt.__all__, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        key = re.search(r'Parser key "([^"]+)"', text)
+        where = f"{key[1]}: " if key else ""
+        return (
+            f"{where}no class {unknown[1]!r} is known; {hint}Give a short name from `dlopt list` "
+            "or a full import path"
+        )
+    # of a union, the complaints of the member that was meant stand in a list of their own
+    union = re.search(r"^(.*?)Does not validate against any of the Union.*?Errors: - (.*)$", text)
+    if union:
+        complaints, _, value = union[2].partition("Given value: ")
+        parts = [part.split("Given value type")[0].strip() for part in complaints.split(" - ")]
+        useful = [part for part in dict.fromkeys(parts) if part and "NoneType" not in part]
+        got = f" (got {value})" if value and len(value) < 40 else ""
+        return union[1] + "; or ".join(useful or [text]) + got
+    return text

@@ -1,0 +1,86 @@
+"""``dlopt fit``, ``validate``, ``test`` and ``predict``: LightningCLI without its traps."""
+
+import sys
+from typing import Any
+
+from jsonargparse import ArgumentError as ParseError
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LightningCLI
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+import lightning_dlopt
+from lightning_dlopt.cli.checkpoint_guard import CheckpointGuard, check_readable
+from lightning_dlopt.cli.mistakes import UsageError, parse_message
+
+
+class DloptCLI(LightningCLI):
+    """LightningCLI in which ``lr_scheduler`` steps once for each optimizer step.
+
+    Stock LightningCLI steps it once for each epoch, whatever its arguments count in.
+    """
+
+    def _parse_ckpt_path(self) -> None:
+        path = self.config[self.config.subcommand].get("ckpt_path")
+        if path:
+            check_readable(path)
+        super()._parse_ckpt_path()
+
+    def instantiate_classes(self) -> None:
+        """Build module, data and Trainer; what their constructors refuse is a user's mistake."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise UsageError(parse_message(error)) from error
+
+    @staticmethod
+    def configure_optimizers(
+        lightning_module: LightningModule,
+        optimizer: Optimizer,
+        lr_scheduler: LRScheduler | ReduceLROnPlateau | None = None,
+    ) -> Any:
+        """Return the optimizer with its scheduler, stepped at every step."""
+        if lr_scheduler is None or isinstance(lr_scheduler, ReduceLROnPlateau):
+            return LightningCLI.configure_optimizers(lightning_module, optimizer, lr_scheduler)
+        schedule = {"scheduler": lr_scheduler, "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+
+def configs_first(arguments: list[str]) -> list[str]:
+    """Move ``--config`` before the other options, so that these win wherever they stand.
+
+    A ``--trainer.callbacks+=...`` before a ``--config`` would be lost without a word.
+
+    Example:
+        >>> configs_first(["fit", "--trainer.max_epochs", "3", "--config", "a.yaml"])
+        ['fit', '--config', 'a.yaml', '--trainer.max_epochs', '3']
+    """
+    configs: list[str] = []
+    others: list[str] = []
+    rest = iter(arguments[1:])
+    for argument in rest:
+        if argument in ("--config", "-c"):
+            configs += [argument, *[value for value in [next(rest, None)] if value is not None]]
+        elif argument.startswith("--config="):
+            configs.append(argument)
+        else:
+            others.append(argument)
+    return [arguments[0], *configs, *others]
+
+
+def run(arguments: list[str]) -> None:
+    """Run one of the Trainer's commands.
+
+    Raises:
+        UsageError: if the arguments or the configuration can't be used.
+    """
+    _ = lightning_dlopt.__all__  # short class names are known once their classes are imported
+    # the Trainer's launcher starts further processes with the arguments of this one
+    sys.argv = [sys.argv[0], *configs_first(arguments)]
+    try:
+        DloptCLI(
+            parser_kwargs={"exit_on_error": False},
+            trainer_defaults={"callbacks": [CheckpointGuard()]},
+        )
+    except ParseError as error:
+        raise UsageError(parse_message(error)) from error

@@ -1,0 +1,5 @@
+"""Network structures."""
+
+from lightning_dlopt.structure.mlp import MLP
+
+__all__ = ["MLP"]
