@@ -1,0 +1,194 @@
+"""The clauses of the contract that hold within one process.
+
+Each takes a row and an empty folder, and raises AssertionError if the technique breaks it.
+"""
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+
+from lightning_dlopt.core import CheckpointError, NoEffectWarning, Technique, TechniqueError
+from tests.contract.row import Row
+from tests.contract.run import (
+    Outcome,
+    assert_close_weights,
+    assert_equal_states,
+    assert_same_training,
+    build,
+    train,
+)
+from tests.contract.tasks import BATCH, FEATURES, PLAIN, SPECIAL, TASKS, MomentumModule, Task
+
+
+class Bystander(Technique):
+    """A technique that does nothing, to see what others do beside it."""
+
+
+def no_effect_warnings(outcome: Outcome) -> list[str]:
+    return [str(w.message) for w in outcome.told if issubclass(w.category, NoEffectWarning)]
+
+
+def works_or_refuses(row: Row, task: Task, refuses: bool, **arguments: Any) -> None:
+    """Train: the technique keeps its promise, or says before the first step why it can't."""
+    outcome = train(task, [row.make()], keep_error=True, **arguments)
+    if refuses:
+        assert isinstance(outcome.error, TechniqueError), f"not refused: {outcome.error!r}"
+        assert row.name in str(outcome.error), "the message must name the technique"
+        assert not outcome.rates, "refused only after the first step"
+        return
+    if outcome.error is not None:
+        raise AssertionError(f"failed with {outcome.error!r}") from outcome.error
+    row.effect(outcome, task)
+
+
+def unmodified_modules(row: Row, folder: Path) -> None:
+    """1. It works on modules nobody edits, or refuses before the first step."""
+    for name, task in TASKS.items():
+        try:
+            works_or_refuses(row, task, name in row.refuses)
+        except AssertionError as error:
+            raise AssertionError(f"task {name}: {error}") from error
+
+
+def neutral_is_baseline(row: Row, folder: Path) -> None:
+    """2. At its neutral setting training is bitwise the baseline's."""
+    neutral, baseline = train(PLAIN, [row.neutral()]), train(PLAIN, [])
+    assert_equal_states(neutral.weights, baseline.weights, "weights")
+
+
+def accumulation(row: Row, folder: Path) -> None:
+    """4. Two micro-batches of half the size equal one batch."""
+    task = Task(MomentumModule)
+    whole = train(task, [row.make()])
+    halves = train(task, [row.make()], batch_size=BATCH // 2, accumulate_grad_batches=2)
+    row.effect(halves, task)
+    assert_close_weights(whole.weights, halves.weights)
+
+
+def precision(row: Row, folder: Path) -> None:
+    """6a. Mixed precision runs."""
+    works_or_refuses(row, PLAIN, refuses=False, precision="bf16-mixed")
+
+
+def compiled(row: Row, folder: Path) -> None:
+    """6b. A compiled module works, or is refused."""
+    module = torch.compile(build(PLAIN), backend="eager")
+    works_or_refuses(row, PLAIN, "compiled" in row.refuses, module=module)
+
+
+def own_randomness(row: Row, folder: Path) -> None:
+    """7. Weights, batch order and global generators are as if the technique weren't there."""
+    task = TASKS["dropout"]
+    baseline, first, second = train(task, []), train(task, [row.make()]), train(task, [row.make()])
+    assert_equal_states(first.initial, baseline.initial, "initial weights")
+    assert first.batches == baseline.batches, "the batches came in another order"
+    assert first.global_generators == baseline.global_generators, "a global generator was moved"
+    assert_same_training(first, second)
+
+
+def no_effect_is_told(row: Row, folder: Path) -> None:
+    """8. Where it changes nothing it says so, and elsewhere it doesn't."""
+    useless = train(row.useless_task, [row.useless()])
+    assert any(row.name in message for message in no_effect_warnings(useless)), "no warning"
+    assert not no_effect_warnings(train(PLAIN, [row.make()])), "a false alarm"
+
+
+def no_trace(row: Row, folder: Path) -> None:
+    """9. After training, and after an exception in it, the module is as it was."""
+    for task in (PLAIN, SPECIAL["crash"]):
+        baseline = train(task, [], keep_error=True)
+        outcome = train(task, [row.make()], keep_error=True)
+        assert isinstance(outcome.error, type(baseline.error)), f"another error: {outcome.error!r}"
+        left = outcome.own_attributes ^ baseline.own_attributes
+        assert not left, f"attributes that the baseline hasn't: {left}"
+        module: LightningModule = outcome.module
+        for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+            assert_equal_states(twin.state_dict(), module.state_dict(), "copy")
+            inputs = torch.randn(2, FEATURES)
+            assert torch.equal(twin.net(inputs), module.net(inputs))
+    exported = torch.export.export(module.net.eval(), (torch.randn(2, FEATURES),))
+    assert torch.equal(exported.module()(inputs), module.net(inputs))
+
+
+def plain_checkpoints(row: Row, folder: Path) -> None:
+    """10. State and arguments are plain data, and a resume that lacks the technique says so."""
+    technique = row.make()
+    train(PLAIN, [technique], checkpoints=folder)
+    path = next(folder.glob("*epoch=0*"))
+    try:
+        state = torch.load(path, weights_only=True)["callbacks"][technique.state_key]
+    except (pickle.UnpicklingError, KeyError) as error:
+        raise AssertionError(f"the state is not there as plain data: {error}") from error
+    assert state["arguments"] == technique.arguments()
+    without = train(PLAIN, [Bystander()], resume=path, keep_error=True)
+    if row.technique.required_on_resume:
+        assert isinstance(without.error, CheckpointError), f"not refused: {without.error!r}"
+        assert repr(technique) in str(without.error)
+    else:
+        told = [str(warning.message) for warning in without.told]
+        assert any(row.name in message for message in told), "nothing says that it is missing"
+
+
+def conflicts(row: Row, folder: Path) -> None:
+    """11. What can't stand beside it raises and names both; the order doesn't matter."""
+    assert row.rivals
+    for rival in row.rivals:
+        for pair in ([row.make(), rival()], [rival(), row.make()]):
+            outcome = train(PLAIN, pair, keep_error=True)
+            assert isinstance(outcome.error, TechniqueError), f"not refused: {outcome.error!r}"
+            assert all(repr(technique) in str(outcome.error) for technique in pair)
+            assert not outcome.rates, "refused only after the first step"
+
+
+def bad_arguments(row: Row, folder: Path) -> None:
+    """12a. Bad arguments raise at construction, naming class, argument and value."""
+    assert row.bad
+    for name, arguments in row.bad:
+        with pytest.raises((ValueError, TypeError)) as caught:
+            row.technique(**arguments)
+        message = str(caught.value)
+        assert row.name in message, message
+        assert name in message, message
+        value = arguments[name]
+        shown = value if isinstance(value, list) else [value]
+        assert not value or any(str(part) in message for part in shown), message
+
+
+def nothing_hidden(row: Row, folder: Path) -> None:
+    """12b. A loss that isn't finite shows in the weights, as it does without the technique."""
+    for techniques in ([], [row.make()]):
+        weights = train(SPECIAL["nan"], techniques).weights
+        assert all(tensor.isnan().any() for tensor in weights.values()), "hidden"
+
+
+def mixin_equals_callback(row: Row, folder: Path) -> None:
+    """The module that brings the technique ends in the weights that the callback gives."""
+    if row.mixin is None:
+        return
+    mixin, argument = row.mixin
+    brought = type("Brought", (mixin, PLAIN.module), {})
+    module = brought(**{argument: row.make()})
+    module.load_state_dict(build(PLAIN).state_dict())
+    assert_same_training(train(PLAIN, [], module=module), train(PLAIN, [row.make()]))
+
+
+IN_PROCESS = [
+    unmodified_modules,
+    neutral_is_baseline,
+    accumulation,
+    precision,
+    compiled,
+    own_randomness,
+    no_effect_is_told,
+    no_trace,
+    plain_checkpoints,
+    conflicts,
+    bad_arguments,
+    nothing_hidden,
+    mixin_equals_callback,
+]

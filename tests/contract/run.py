@@ -1,0 +1,214 @@
+"""One training run of a task with techniques, and all that is to be known of it afterwards."""
+
+import copy
+import os
+import random
+import signal
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from lightning_dlopt.core import Technique
+from tests.contract.tasks import BATCH, Task
+
+EPOCHS = 3
+
+
+@dataclass
+class Outcome:
+    """What a run left behind, all of it comparable."""
+
+    initial: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    optimizers: list[Any] = field(default_factory=list)
+    schedulers: list[Any] = field(default_factory=list)
+    rates: list[tuple[float, ...]] = field(default_factory=list)
+    gradients: list[float] = field(default_factory=list)
+    batches: list[float] = field(default_factory=list)
+    global_generators: Any = None
+    told: list[warnings.WarningMessage] = field(default_factory=list)
+    module: Any = None
+    own_attributes: set[str] = field(default_factory=set)
+    error: BaseException | None = None
+
+
+def global_generators() -> Any:
+    """Return the state of every global generator."""
+    return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+
+
+def first_tensor(batch: Any) -> Tensor:
+    if isinstance(batch, dict):
+        batch = list(batch.values())
+    return batch[0] if isinstance(batch, list | tuple) else batch.x
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor with all its shards."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+class Recorder(Callback):
+    """Writes down what happens; goes last, and changes nothing."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.outcome.initial = copy.deepcopy(pl_module.state_dict())
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.outcome.batches.append(float(first_tensor(batch).double().sum()))
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        groups = [group for one in trainer.optimizers for group in one.param_groups]
+        self.outcome.rates.append(tuple(float(group["lr"]) for group in groups))
+        gradients = [p.grad for g in groups for p in g["params"] if p.grad is not None]
+        norms = [whole(gradient.detach().float()).norm() for gradient in gradients]
+        self.outcome.gradients.append(float(torch.tensor(norms).norm()))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        outcome = self.outcome
+        outcome.weights = {k: whole(v).clone() for k, v in pl_module.state_dict().items()}
+        outcome.optimizers = copy.deepcopy([one.state_dict() for one in trainer.optimizers])
+        outcome.schedulers = [one.scheduler.state_dict() for one in trainer.lr_scheduler_configs]
+        outcome.global_generators = global_generators()
+
+
+class StopAtEpochEnd(Callback):
+    """Asks the Trainer to stop after an epoch, cleanly."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.should_stop = trainer.should_stop or trainer.current_epoch == self.epoch
+
+
+class KillAtBatch(Callback):
+    """Ends the process at once, as the power failing would."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.fit_loop.total_batch_idx == self.batch:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def build(task: Task) -> LightningModule:
+    """Return a module with the weights that the seed gives."""
+    seed_everything(1, verbose=False)
+    return task.module()
+
+
+def train(
+    task: Task,
+    techniques: Sequence[Technique],
+    *,
+    module: Any = None,
+    batch_size: int = BATCH,
+    ranks: tuple[int, int] = (0, 1),
+    callbacks: Sequence[Callback] = (),
+    checkpoints: Path | None = None,
+    resume: Path | None = None,
+    keep_error: bool = False,
+    **trainer_arguments: Any,
+) -> Outcome:
+    """Train and return the outcome.
+
+    Args:
+        task: what is trained.
+        techniques: callbacks under test.
+        module: an already built module, possibly compiled; built from the task by default.
+        batch_size: samples in a batch of one rank.
+        ranks: this process's rank and the number of processes.
+        callbacks: further callbacks.
+        checkpoints: where a checkpoint is written after every batch; nowhere if None.
+        resume: a checkpoint to resume from.
+        keep_error: put an exception into the outcome instead of raising it.
+        **trainer_arguments: for the Trainer.
+    """
+    outcome = Outcome()
+    module = build(task) if module is None else module
+    saving: list[Callback] = []
+    if checkpoints is not None:
+        saving.append(
+            ModelCheckpoint(
+                dirpath=checkpoints,
+                filename="{step}",
+                every_n_train_steps=1,
+                save_top_k=-1,
+                save_on_train_epoch_end=False,
+            )
+        )
+        saving.append(
+            ModelCheckpoint(dirpath=checkpoints, filename="epoch-end-{epoch}", save_top_k=-1)
+        )
+    settings: dict[str, Any] = {"max_epochs": EPOCHS, "devices": 1, **trainer_arguments}
+    with warnings.catch_warnings(record=True) as outcome.told:
+        warnings.simplefilter("always")
+        trainer = Trainer(
+            accelerator="cpu",
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=bool(saving),
+            callbacks=[*techniques, *callbacks, Recorder(outcome), *saving],
+            **settings,
+        )
+        rank, world = ranks
+        train_loader = task.loader(train=True, batch_size=batch_size, rank=rank, world_size=world)
+        val_loader = task.loader(train=False, rank=rank, world_size=world)
+        try:
+            trainer.fit(module, train_loader, val_loader, ckpt_path=resume)
+        except Exception as error:
+            outcome.error = error
+            if not keep_error:
+                raise
+    outcome.module = getattr(module, "_orig_mod", module)
+    outcome.own_attributes = set(vars(outcome.module))
+    return outcome
+
+
+def assert_equal_states(left: Any, right: Any, what: str) -> None:
+    """Compare nested plain data and tensors, bitwise."""
+    if isinstance(left, Tensor):
+        assert isinstance(right, Tensor), what
+        assert torch.equal(left.nan_to_num(7.25), right.nan_to_num(7.25)), f"{what} differs"
+    elif isinstance(left, dict):
+        assert list(left) == list(right), f"{what}: {list(left)} and {list(right)}"
+        for key in left:
+            assert_equal_states(left[key], right[key], f"{what}.{key}")
+    elif isinstance(left, list | tuple):
+        assert len(left) == len(right), what
+        for index, pair in enumerate(zip(left, right, strict=True)):
+            assert_equal_states(*pair, f"{what}[{index}]")
+    else:
+        assert left == right, f"{what}: {left} and {right}"
+
+
+def assert_same_training(left: Outcome, right: Outcome) -> None:
+    """Two runs ended with bitwise equal weights, optimizers and schedulers."""
+    assert_equal_states(left.weights, right.weights, "weights")
+    assert_equal_states(left.optimizers, right.optimizers, "optimizer")
+    assert_equal_states(left.schedulers, right.schedulers, "scheduler")
+
+
+def assert_close_weights(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
+    """Two runs did the same sums in another order: equal to float32 rounding of a short run."""
+    for name in left:
+        torch.testing.assert_close(left[name], right[name], rtol=1e-4, atol=1e-5, msg=name)
