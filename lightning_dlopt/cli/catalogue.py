@@ -24,7 +24,9 @@ def entries(family: str) -> list[tuple[str, str]]:
     return [
         (name, first_sentence(cls))
         for name, cls in classes
-        if inspect.isclass(cls) and not inspect.isabstract(cls) and not name.endswith("Mixin")
+        if inspect.isclass(cls)
+        and not inspect.isabstract(cls)
+        and not name.endswith(("Mixin", "Loader", "DataModule"))
     ]
 
 

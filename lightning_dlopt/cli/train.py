@@ -75,12 +75,15 @@ def run(arguments: list[str]) -> None:
         UsageError: if the arguments or the configuration can't be used.
     """
     _ = lightning_dlopt.__all__  # short class names are known once their classes are imported
-    # the Trainer's launcher starts further processes with the arguments of this one
+    # the parser and the Trainer's launcher, which starts further processes, read them from there
+    before = sys.argv
     sys.argv = [sys.argv[0], *configs_first(arguments)]
     try:
         DloptCLI(
-            parser_kwargs={"exit_on_error": False},
+            parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
             trainer_defaults={"callbacks": [CheckpointGuard()]},
         )
     except ParseError as error:
         raise UsageError(parse_message(error)) from error
+    finally:
+        sys.argv = before

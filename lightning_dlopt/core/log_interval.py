@@ -10,4 +10,7 @@ def is_logging_step(trainer: Trainer) -> bool:
     nothing at the others.
     """
     every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-    return every > 0 and (trainer.global_step + 1) % every == 0
+    # under manual optimization the Trainer counts batches here; global_step counts every optimizer
+    automatic = trainer.lightning_module.automatic_optimization
+    step = trainer.global_step if automatic else trainer.fit_loop.total_batch_idx
+    return every > 0 and (step + 1) % every == 0

@@ -23,7 +23,10 @@ class TechniqueMixin:
 
     def add_techniques(self, *techniques: Technique | None) -> None:
         """Take up techniques; None is left out."""
-        self._own_techniques.extend(t for t in techniques if t is not None)
+        for technique in techniques:
+            if technique is not None:
+                technique.is_brought = True
+                self._own_techniques.append(technique)
 
     def configure_callbacks(self) -> Sequence[Callback] | Callback:
         """Return the module's techniques, and what a base class returns.
@@ -34,13 +37,12 @@ class TechniqueMixin:
         """
         inherited: Any = super().configure_callbacks()  # type: ignore[misc]
         callbacks = list(inherited) if isinstance(inherited, Sequence) else [inherited]
+        trainer: Any = self.trainer  # type: ignore[attr-defined]
+        # what a module brought to an earlier fit of this Trainer went with that module
+        trainer.callbacks = [c for c in trainer.callbacks if not getattr(c, "is_brought", False)]
         for mine in self._own_techniques:
-            for theirs in self.trainer.callbacks:  # type: ignore[attr-defined]
-                if (
-                    theirs is not mine
-                    and isinstance(mine, type(theirs))
-                    and theirs not in callbacks
-                ):
+            for theirs in trainer.callbacks:
+                if isinstance(mine, type(theirs)) and theirs not in callbacks:
                     raise ConflictError(
                         f"{type(self).__name__} brings {mine!r}, and the Trainer has {theirs!r}: "
                         "keep one of them"

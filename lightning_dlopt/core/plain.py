@@ -1,8 +1,11 @@
 """Values as plain data, which a checkpoint can hold and ``weights_only`` can load."""
 
+import enum
 import functools
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
+
+import numpy as np
 
 
 def plain(value: Any) -> Any:
@@ -13,6 +16,10 @@ def plain(value: Any) -> Any:
         >>> plain(("5ep", [1, 2.0], torch.nn.ReLU))
         ['5ep', [1, 2.0], 'torch.nn.modules.activation.ReLU']
     """
+    if isinstance(value, enum.Enum):
+        return plain(value.value)
+    if isinstance(value, np.generic):
+        return value.item()
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):

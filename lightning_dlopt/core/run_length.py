@@ -78,7 +78,8 @@ class RunLength:
         ends = [start for start, _ in phases[1:]] + [math.inf]
         for (start, per_epoch), end in zip(phases, ends, strict=True):
             steps += max(0.0, min(epochs, end) - start) * per_epoch
-        return math.floor(steps + 0.5)
+        # float rounding must not decide about a half
+        return math.floor(round(steps, 9) + 0.5)
 
     def epoch_at(self, step: float) -> float:
         """Return how many epochs the first ``step`` optimizer steps take."""

@@ -47,7 +47,8 @@ class Duration:
             return int(self.amount)
         if self.unit == "ep":
             return run.step_at(self.amount)
-        return math.floor(known_total(run, f"{self}") * self.amount / 100 + 0.5)
+        steps = known_total(run, f"{self}") * self.amount / 100
+        return math.floor(round(steps, 9) + 0.5)
 
     def count(self, run: RunLength, begin: int = 0) -> Callable[[int], float]:
         """Return a function that says how many of this span fit between ``begin`` and a step.

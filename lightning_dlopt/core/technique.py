@@ -30,6 +30,8 @@ class Technique(Callback):
     exclusive: ClassVar[str | None] = None
     #: Whether a checkpoint made with this technique can't be resumed without it.
     required_on_resume: ClassVar[bool] = False
+    #: Whether a module brings this object, rather than the Trainer's list of callbacks.
+    is_brought: bool = False
     #: Arguments that say how to start rather than what is done.
     not_identity: ClassVar[frozenset[str]] = frozenset()
 

@@ -1,5 +1,6 @@
 """What all learning-rate schedules share: warm-up, the run's length, the scheduler."""
 
+import dataclasses
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -62,7 +63,18 @@ class Schedule(Technique, ABC):
         """
 
     def full_curve(self, run: RunLength) -> Curve:
-        """Return the factor over the whole run, warm-up included, as a function of the step."""
+        """Return the factor over the whole run, warm-up included, as a function of the step.
+
+        Raises:
+            ArgumentError: if a span doesn't fit ``run``; the message begins with the schedule.
+        """
+        try:
+            return self._resolve(run)
+        except ArgumentError as error:
+            named = str(error).startswith(repr(self))
+            raise error if named else ArgumentError(f"{self!r}: {error}") from error
+
+    def _resolve(self, run: RunLength) -> Curve:
         begin = self._warmup.steps(run)
         if run.total is not None and begin > run.total:
             if not run.trial:
@@ -123,11 +135,7 @@ class Schedule(Technique, ABC):
         for scheduler in self._schedulers:
             scheduler.follow(curve, step)
         if self._saved_total not in (None, self._total) and trainer.is_global_zero:
-            warnings.warn(
-                f"{self!r}: the run had {self._saved_total} steps when the checkpoint was saved, "
-                f"and has {self._total} now; what is measured by the run's length moves with it",
-                stacklevel=2,
-            )
+            self._tell_if_the_curve_moved(run, curve, step)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -196,6 +204,17 @@ class Schedule(Technique, ABC):
             raise self.refuse(
                 f"{brought}, which has overwritten the optimizer's initial rate: remove it from "
                 "configure_optimizers"
+            )
+
+    def _tell_if_the_curve_moved(self, run: RunLength, curve: Curve, step: int) -> None:
+        saved = dataclasses.replace(run, total=self._saved_total, trial=True)
+        before = self._resolve(saved)
+        end = max(self._saved_total or step, run.total or step)
+        if any(before(k) != curve(k) for k in range(step, end)):
+            warnings.warn(
+                f"{self!r}: the run had {self._saved_total} steps when the checkpoint was saved, "
+                f"and has {self._total} now; what is measured by the run's length moves with it",
+                stacklevel=2,
             )
 
     def _warn_if_nothing_changes(self, run: RunLength, curve: Curve) -> None:

@@ -37,6 +37,10 @@ class FactorLR(LambdaLR):
             group["lr"] = _copied(group["initial_lr"])
         super().__init__(optimizer, constant)
 
+    def step(self, epoch: int | None = None) -> None:
+        """Go on by one step, also where a module's own ``lr_scheduler_step`` names an epoch."""
+        super().step()
+
     def state_dict(self) -> dict[str, Any]:
         """Return the position and the initial rates."""
         return {"factor_lr_step": self.last_epoch, "base_lrs": self.base_lrs}

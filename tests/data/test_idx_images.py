@@ -1,18 +1,14 @@
 """MNIST and Fashion-MNIST: where the files come from, and that they fit together."""
 
 import gzip
-import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torch.utils.data import DataLoader, default_collate
 from torchvision import datasets
-from torchvision.transforms import functional, v2
+from torchvision.transforms import functional
 
 from lightning_dlopt.core.errors import DataError
 from lightning_dlopt.data import MNIST, FashionMNIST
@@ -84,34 +80,6 @@ def test_real_training_batches(fashion: FashionMNIST) -> None:
     assert inputs.shape == (32, 1, 28, 28)
     assert inputs.dtype == torch.float32
     assert targets.dtype == torch.int64
-
-
-def seconds_for_each_batch(loader: Iterable[Any]) -> float:
-    """The best of three passes."""
-    best = float("inf")
-    for _ in range(3):
-        start, count = time.perf_counter(), 0
-        for _ in loader:
-            count += 1
-        best = min(best, (time.perf_counter() - start) / count)
-    return best
-
-
-def test_forty_times_faster_than_single_images(fashion: FashionMNIST) -> None:
-    to_float = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
-    # What torchvision's data set does for each sample: an image, then a transform.
-    samples = [
-        (Image.fromarray(image.numpy()), int(target))
-        for image, target in zip(
-            fashion.test_set.inputs[:640, 0], fashion.test_set.targets[:640], strict=True
-        )
-    ]
-    single = DataLoader(
-        samples,  # type: ignore[arg-type]
-        batch_size=32,
-        collate_fn=lambda batch: default_collate([(to_float(image), y) for image, y in batch]),
-    )
-    assert seconds_for_each_batch(single) > 40 * seconds_for_each_batch(fashion.train_dataloader())
 
 
 @pytest.mark.parametrize("kind", [MNIST, FashionMNIST])

@@ -1,0 +1,53 @@
+"""``dlopt preview schedule``."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lightning_dlopt.cli.preview import from_file, from_text
+from lightning_dlopt.schedules import CosineLR, PiecewiseLR
+from tests.cli.conftest import Run
+
+
+def test_a_picture_of_several_schedules(dlopt: Run, recipes: Path, tmp_path: Path) -> None:
+    output = tmp_path / "pictures" / "curves.png"
+    sources = ["CosineLR", "OneCycleLR(rise='10%', end=0.01)", recipes / "schedules/step.yaml"]
+    code, printed = dlopt("preview", "schedule", *sources, "--output", output)
+    assert (code, str(output) in printed) == (0, True), printed
+    picture = Image.open(output)
+    assert picture.format == "PNG"
+    assert picture.width > 2 * picture.height, "three curves stand side by side"
+    colors = picture.convert("RGB").getcolors(maxcolors=1 << 20)
+    assert colors is not None
+    assert len(colors) > 10, "the picture is empty"
+
+
+def test_what_is_drawn_is_what_was_asked_for(recipes: Path) -> None:
+    assert repr(from_text("CosineLR(floor=0.5)")) == repr(CosineLR(floor=0.5))
+    (schedule,) = from_file(recipes / "schedules" / "piecewise.yaml")
+    assert isinstance(schedule, PiecewiseLR)
+    assert schedule.factors == [2.0, 0.5, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("source", "named"),
+    [
+        ("CosinusLR", "CosineLR"),
+        ("CosineLR(floor=2)", "[0, 1]"),
+        ("CosineLR(flor=0.5)", "flor"),
+        ("StepLR", "every"),
+        ("CosineLR(floor=__import__('os'))", "neither"),
+        ("PlateauLR(monitor='val_loss')", "metric"),
+        ("MultiStepLR(milestones=[5000])", "5000"),
+        ("missing.yaml", "missing.yaml"),
+    ],
+)
+def test_mistakes(source: str, named: str, dlopt: Run, tmp_path: Path) -> None:
+    code, printed = dlopt("preview", "schedule", source)
+    if "5000" in source:  # a milestone past the end is told, and the curve drawn
+        assert code == 0
+        return
+    assert code == 2
+    assert named in printed
+    assert not list(tmp_path.glob("*.png"))
