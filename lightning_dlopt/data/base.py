@@ -111,6 +111,8 @@ class ClassificationDataModule(LightningDataModule):
         self.validation_set: Samples | None = None
         self.test_set: Samples | None = None
         self._restored_seed: int | None = None
+        self._restored_place: dict[str, int] | None = None
+        self._train_loader: ResumableLoader[Any] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -147,7 +149,7 @@ class ClassificationDataModule(LightningDataModule):
         """Return a loader of the training set: shuffled, and resumable in mid-epoch."""
         # Lightning turns off shuffling for ``overfit_batches`` in torch's DataLoader only.
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-        return self.make_loader(
+        loader = self.make_loader(
             self._set("train"),
             training=True,
             batch_size=self.batch_size,
@@ -155,6 +157,13 @@ class ClassificationDataModule(LightningDataModule):
             drop_last=self.drop_last,
             **self._keys(),
         )
+        # Lightning restores a loader's place only if it makes the loader after the restore; a
+        # module that asks for ``estimated_stepping_batches`` has it made before.
+        if self._restored_place is not None:
+            loader.load_state_dict(self._restored_place)
+            self._restored_place = None
+        self._train_loader = loader
+        return loader
 
     def val_dataloader(self) -> ResumableLoader[Any] | list[Any]:
         """Return a loader of the validation set, or an empty list if there is none."""
@@ -169,13 +178,15 @@ class ClassificationDataModule(LightningDataModule):
         """Return a loader of the test set, with targets; raises a DataError if there is none."""
         return self._evaluation_loader("test")
 
-    def state_dict(self) -> dict[str, int]:
-        """Return the seed of the training order, so that a resumed run goes on with it."""
-        return {"seed": self._order_seed()}
+    def state_dict(self) -> dict[str, Any]:
+        """Return the seed of the training order and the place in it, to go on from there."""
+        place = {} if self._train_loader is None else self._train_loader.state_dict()
+        return {"seed": self._order_seed(), **({"place": place} if place else {})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the saved seed, unless the constructor was given one."""
+        """Take over the saved place, and the seed unless the constructor was given one."""
         self._restored_seed = state_dict.get("seed")
+        self._restored_place = state_dict.get("place")
 
     def _order_seed(self) -> int:
         if self.seed is not None:

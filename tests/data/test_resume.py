@@ -204,3 +204,33 @@ def test_overfit_batches_gives_the_same_batches_in_every_epoch(tmp_path: Path) -
     trainer = quiet_trainer(tmp_path, overfit_batches=2, max_epochs=3)
     trainer.fit(module, datamodule=Digits(validation=0))
     assert module.seen[:2] == module.seen[2:4] == module.seen[4:6]
+
+
+class AsksForItsLength(Recorder):
+    """Has Lightning set up the loaders before it restores them, as many modules do."""
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        assert self.trainer.estimated_stepping_batches > 0
+        return super().configure_optimizers()
+
+
+@pytest.mark.parametrize("call", [5, 41, 45])
+def test_a_module_that_asks_for_its_length_resumes_in_mid_epoch(tmp_path: Path, call: int) -> None:
+    path = tmp_path / "c.ckpt"
+    seen = []
+    for callbacks, resume in (([SaveAt(path, "on_train_batch_end", call)], None), ([], path)):
+        module = AsksForItsLength()
+        module.layer = torch.nn.Linear(8, 1)
+        trainer = Trainer(
+            accelerator="cpu",
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            max_epochs=2,
+            callbacks=list(callbacks),
+        )
+        trainer.fit(module, datamodule=Digits(seed=5), ckpt_path=resume)
+        seen.append(module.seen)
+    assert len(seen[1]) == 2 * 41 - call
+    assert seen[1] == seen[0][call:]
