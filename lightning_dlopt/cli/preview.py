@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import os
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def run(arguments: list[str]) -> None:
     schedules: list[Schedule] = []
     for source in options.sources:
         path = Path(source)
-        is_file = path.suffix in (".yaml", ".yml") or path.exists()
+        is_file = path.suffix in (".yaml", ".yml") or os.path.exists(source)  # noqa: PTH110
         schedules += from_file(path) if is_file else [from_text(source)]
     for entry in schedules:
         if isinstance(entry, PlateauLR):

@@ -35,11 +35,24 @@ class FactorLR(LambdaLR):
                 # what torch would keep may be older than a learning-rate finder's suggestion
                 group["initial_lr"] = _copied(group["lr"])
             group["lr"] = _copied(group["initial_lr"])
+        self.curve: Curve = constant
         super().__init__(optimizer, constant)
 
     def step(self, epoch: int | None = None) -> None:
         """Go on by one step, also where a module's own ``lr_scheduler_step`` names an epoch."""
+        self._admit_new_groups()
         super().step()
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        """Return each group's initial rate times the curve's factor."""
+        factor = self.curve(self.last_epoch)
+        return [base * factor for base in self.base_lrs]
+
+    def _admit_new_groups(self) -> None:
+        # fine-tuning adds groups in mid-run; the rate that one comes with is its initial one
+        for group in self.optimizer.param_groups[len(self.base_lrs) :]:
+            group.setdefault("initial_lr", _copied(group["lr"]))
+            self.base_lrs.append(_copied(group["initial_lr"]))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position and the initial rates."""
@@ -53,16 +66,16 @@ class FactorLR(LambdaLR):
 
     def follow(self, curve: Curve, step: int) -> None:
         """Take up ``curve`` at ``step``."""
-        self.lr_lambdas = [curve] * len(self.base_lrs)
+        self.curve = curve
         self.last_epoch = step
         self.refresh()
 
     def refresh(self) -> None:
         """Set the rates to those of the current step."""
-        for group, base, curve in zip(
-            self.optimizer.param_groups, self.base_lrs, self.lr_lambdas, strict=True
-        ):
-            rate = base * curve(self.last_epoch)
+        self._admit_new_groups()
+        factor = self.curve(self.last_epoch)
+        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            rate = base * factor
             if isinstance(group["lr"], torch.Tensor):
                 group["lr"].fill_(rate)
             else:

@@ -41,6 +41,7 @@ def test_what_is_drawn_is_what_was_asked_for(recipes: Path) -> None:
         ("PlateauLR(monitor='val_loss')", "metric"),
         ("MultiStepLR(milestones=[5000])", "5000"),
         ("missing.yaml", "missing.yaml"),
+        ("(" * 300, "neither"),
     ],
 )
 def test_mistakes(source: str, named: str, dlopt: Run, tmp_path: Path) -> None:
