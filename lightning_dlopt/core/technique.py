@@ -152,6 +152,10 @@ class Technique(Callback):
             saved, {c.state_key for c in present}, {c.exclusive for c in present if c.exclusive}
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy of a module in mid-training must not undo what was done to the original
+        return {name: value for name, value in vars(self).items() if name != "_patches_made"}
+
     @property
     def _patches(self) -> Patches:
         # made on first use, so that a subclass needn't call super().__init__()

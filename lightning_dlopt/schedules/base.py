@@ -159,6 +159,10 @@ class Schedule(Technique, ABC):
         super().on_exception(trainer, pl_module, exception)
         self._schedulers = []
 
+    def __getstate__(self) -> dict[str, Any]:
+        # nor must it carry the original's optimizers along
+        return {**super().__getstate__(), "_schedulers": []}
+
     def extra_state(self) -> dict[str, Any]:
         """Keep the run's length, to tell when a resumed run is longer."""
         return {"total_steps": self._total}

@@ -121,3 +121,28 @@ def test_a_trainer_goes_from_one_module_with_a_schedule_to_another(scheduled: An
     for schedule in (first, second):
         trainer.fit(scheduled(schedule=schedule))
     assert [c for c in trainer.callbacks if isinstance(c, Schedule)] == [second]
+
+
+class CopiesInMidTraining(Callback):
+    """Takes a copy of the module while it is trained, as averaging and teachers do."""
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, *arguments: Any) -> None:
+        if trainer.global_step == 3:
+            self.copies = [copy.deepcopy(pl_module), pickle.loads(pickle.dumps(pl_module))]
+
+
+@pytest.mark.parametrize("make", [LinearLR, lambda: PlateauLR("train_loss")])
+def test_a_copy_in_mid_training_is_whole_and_free(
+    make: Any, scheduled: Any, fit: Any, times_rates: Any
+) -> None:
+    copies = CopiesInMidTraining()
+    run = fit(copies, module=scheduled(schedule=make()))
+    assert len(run.rates) == 20
+    for twin in copies.copies:
+        assert not twin.schedule._schedulers
+        assert "on_train_epoch_end" not in vars(twin) or not hasattr(
+            twin.on_train_epoch_end, "undo"
+        )
+        again = fit(module=twin)
+        if isinstance(twin.schedule, LinearLR):
+            assert again.rates == times_rates([1 - step / 20 for step in range(20)])
