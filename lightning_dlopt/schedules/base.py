@@ -118,7 +118,8 @@ class Schedule(Technique, ABC):
         self._refuse_what_cannot_work(trainer, pl_module)
         taken_over = bool(trainer.strategy.lr_scheduler_configs)
         self._schedulers = [
-            FactorLR(optimizer, taken_over=taken_over) for optimizer in trainer.optimizers
+            FactorLR(optimizer, taken_over=taken_over, manual=self._manual)
+            for optimizer in trainer.optimizers
         ]
         trainer.strategy.lr_scheduler_configs = [
             LRSchedulerConfig(scheduler, interval="step") for scheduler in self._schedulers
@@ -143,20 +144,23 @@ class Schedule(Technique, ABC):
         """Step the schedule where Lightning doesn't: under manual optimization."""
         if self._manual:
             for scheduler in self._schedulers:
-                # step() would warn of an optimizer that the module hasn't stepped yet
-                scheduler.last_epoch += 1
-                scheduler.refresh()
+                scheduler.advance()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the schedulers, so that a module that brings this schedule can be pickled."""
         super().teardown(trainer, pl_module, stage)
-        self._schedulers = []
+        self._let_go()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Let go of the schedulers: after an exception, no teardown is called."""
         super().on_exception(trainer, pl_module, exception)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        for scheduler in self._schedulers:
+            scheduler.leave()
         self._schedulers = []
 
     def __getstate__(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import torch
 from torch.optim import Optimizer
@@ -11,6 +12,10 @@ from lightning_dlopt.schedules.curves import constant
 
 #: From the optimizer step to the factor of the initial rate.
 Curve: TypeAlias = Callable[[int], float]
+
+
+#: The (initial, final) rates a finished run left in an optimizer that its module keeps.
+_LEFT: WeakKeyDictionary[Optimizer, list[tuple[Any, Any]]] = WeakKeyDictionary()
 
 
 def _copied(rate: float | torch.Tensor) -> float | torch.Tensor:
@@ -27,9 +32,20 @@ class FactorLR(LambdaLR):
     Args:
         optimizer: the optimizer whose rates are set.
         taken_over: another scheduler has set rates here; the initial ones are what it noted.
+        manual: the module steps its optimizers by itself; only :meth:`advance` moves the schedule
+            then, since modules step whatever ``self.lr_schedulers()`` gives them.
     """
 
-    def __init__(self, optimizer: Optimizer, *, taken_over: bool = False) -> None:
+    def __init__(
+        self, optimizer: Optimizer, *, taken_over: bool = False, manual: bool = False
+    ) -> None:
+        for group, (initial, final) in zip(
+            optimizer.param_groups, _LEFT.pop(optimizer, []), strict=False
+        ):
+            if group["lr"] == final:  # nobody has set another rate since
+                group["lr"] = _copied(initial)
+        self.manual = manual
+        self._ready = False
         for group in optimizer.param_groups:
             if not (taken_over and "initial_lr" in group):
                 # what torch would keep may be older than a learning-rate finder's suggestion
@@ -37,11 +53,27 @@ class FactorLR(LambdaLR):
             group["lr"] = _copied(group["initial_lr"])
         self.curve: Curve = constant
         super().__init__(optimizer, constant)
+        self._ready = True
 
     def step(self, epoch: int | None = None) -> None:
         """Go on by one step, also where a module's own ``lr_scheduler_step`` names an epoch."""
-        self._admit_new_groups()
+        if self._ready:
+            if self.manual:
+                return
+            self._admit_new_groups()
         super().step()
+
+    def advance(self) -> None:
+        """Go on by one batch, under manual optimization."""
+        self.last_epoch += 1
+        self.refresh()
+
+    def leave(self) -> None:
+        """Note the rates at the end of a run, so that the next one doesn't start from them."""
+        _LEFT[self.optimizer] = [
+            (_copied(base), _copied(group["lr"]))
+            for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=False)
+        ]
 
     def get_lr(self) -> list[float | torch.Tensor]:
         """Return each group's initial rate times the curve's factor."""

@@ -104,3 +104,19 @@ def test_resume_in_the_middle_of_an_epoch(
     fit(LinearLR(), module=module, ckpt_path=path)
     expected = times_rates([1 - batch / 20 for batch in range(20)])
     assert module.seen == expected[batch:]
+
+
+def test_a_module_that_steps_whatever_scheduler_there_is(
+    tiny: Any, fit: Any, times_rates: Any
+) -> None:
+    module = two_optimizers(tiny)
+    original = module.training_step
+
+    def training_step(batch: Any, batch_idx: int) -> Any:
+        original(batch, batch_idx)
+        for scheduler in module.lr_schedulers() or []:
+            scheduler.step()
+
+    module.training_step = training_step
+    fit(LinearLR(), module=module, max_epochs=2)
+    assert module.seen == times_rates([1 - batch / 20 for batch in range(20)])
