@@ -20,6 +20,10 @@ def check_readable(path: str) -> None:
 
     Keywords such as ``last`` and remote addresses are Lightning's to resolve.
     """
+    if path == "best":
+        raise CheckpointError(
+            "ckpt_path='best' is known only to the Trainer that trained: give the file's path"
+        )
     if not Path(path).is_file():
         if Path(path).suffix == ".ckpt" and "://" not in path:
             raise CheckpointError(f"ckpt_path={path!r}: there is no such file")
@@ -28,11 +32,11 @@ def check_readable(path: str) -> None:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         damaged = "" if zipfile.is_zipfile(path) else " (the file is truncated or no checkpoint)"
-        raise CheckpointError(
-            f"ckpt_path={path!r} can't be read{damaged}: {str(error).splitlines()[0]}"
-        ) from error
-    if not isinstance(content, Mapping) or "state_dict" not in content:
-        raise CheckpointError(f"ckpt_path={path!r} is no Lightning checkpoint: no state_dict in it")
+        why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise CheckpointError(f"ckpt_path={path!r} can't be read{damaged}: {why}") from error
+    for key, kind in (("state_dict", Mapping), ("pytorch-lightning_version", str)):
+        if not isinstance(content, Mapping) or not isinstance(content.get(key), kind):
+            raise CheckpointError(f"ckpt_path={path!r} is no Lightning checkpoint: no {key} in it")
 
 
 def check_same_model(module: nn.Module, state: Mapping[str, Any]) -> None:

@@ -46,6 +46,9 @@ def parse_message(error: BaseException) -> str:
     wrong with it.
     """
     text = one_line(cause(error))
+    twice = re.search(r"more than one stateful callback of type `(\w+)`", text)
+    if twice:
+        return f"there are two {twice[1]} with the same arguments among the callbacks: keep one"
     unknown = re.search(r"Expected a dot import path string: (\S+)", text)
     if unknown:
         import lightning_dlopt
@@ -64,6 +67,8 @@ def parse_message(error: BaseException) -> str:
         complaints, _, value = union[2].partition("Given value: ")
         parts = [part.split("Given value type")[0].strip() for part in complaints.split(" - ")]
         useful = [part for part in dict.fromkeys(parts) if part and "NoneType" not in part]
+        nested = re.search(r"NestedArg\(key='[^']*', val=(.*)\)", value)
+        value = nested[1] if nested else value
         got = f" (got {value})" if value and len(value) < 40 else ""
         return union[1] + "; or ".join(useful or [text]) + got
     return text

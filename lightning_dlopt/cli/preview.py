@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import lightning_dlopt
+from lightning_dlopt.cli.config_files import listed_callbacks
 from lightning_dlopt.cli.mistakes import UsageError, one_line
 from lightning_dlopt.schedules import PlateauLR, Schedule
 
@@ -41,8 +40,11 @@ def from_text(text: str) -> Schedule:
         if isinstance(call, ast.Name):
             return build(call.id, {})
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args:
-            named = {key.arg: ast.literal_eval(key.value) for key in call.keywords if key.arg}
-            return build(call.func.id, named)
+            names = [key.arg for key in call.keywords]
+            if None in names or len(set(names)) < len(names):
+                raise UsageError(f"{text!r}: each argument must be named, and once")
+            values = [ast.literal_eval(key.value) for key in call.keywords]
+            return build(call.func.id, dict(zip(map(str, names), values, strict=True)))
     except (SyntaxError, ValueError) as error:
         if isinstance(error, lightning_dlopt.core.UserError):
             raise
@@ -53,16 +55,10 @@ def from_text(text: str) -> Schedule:
 
 def from_file(path: Path) -> list[Schedule]:
     """Return the schedules among the callbacks of a configuration file."""
-    try:
-        config = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} can't be read: {one_line(error)}") from error
-    trainer = config.get("trainer", {}) if isinstance(config, dict) else {}
-    entries = [*(trainer.get("callbacks") or []), *(trainer.get("callbacks+") or [])]
     found = [
-        build(entry["class_path"], entry.get("init_args") or {})
-        for entry in entries
-        if hasattr(lightning_dlopt.schedules, str(entry["class_path"]).rsplit(".", 1)[-1])
+        build(class_path, arguments)
+        for class_path, arguments in listed_callbacks(path)
+        if hasattr(lightning_dlopt.schedules, class_path.rsplit(".", 1)[-1])
     ]
     if not found:
         raise UsageError(f"{path} has no schedule among its callbacks")
@@ -91,8 +87,11 @@ def draw(schedules: list[Schedule], total: int, epoch_steps: int, output: Path) 
         axis.grid(alpha=0.3)
     for axis in axes[len(schedules) :]:
         axis.set_visible(False)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=110)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(output, dpi=110, format="png")
+    except OSError as error:
+        raise UsageError(f"--output {output} can't be written: {one_line(error)}") from error
 
 
 def run(arguments: list[str]) -> None:
@@ -118,6 +117,8 @@ def run(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if options.epochs < 1 or options.epoch_steps < 1:
         raise UsageError("--epochs and --epoch-steps must be at least 1")
+    if options.output.suffix != ".png":
+        raise UsageError(f"--output {options.output} must be a file that ends in .png")
     schedules: list[Schedule] = []
     for source in options.sources:
         path = Path(source)

@@ -1,6 +1,9 @@
 """``dlopt fit``, ``validate``, ``test`` and ``predict``: LightningCLI without its traps."""
 
+import os
 import sys
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentError as ParseError
@@ -11,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 import lightning_dlopt
 from lightning_dlopt.cli.checkpoint_guard import CheckpointGuard, check_readable
+from lightning_dlopt.cli.config_files import check_order
 from lightning_dlopt.cli.mistakes import UsageError, parse_message
 
 
@@ -68,6 +72,23 @@ def configs_first(arguments: list[str]) -> list[str]:
     return [arguments[0], *configs, *others]
 
 
+def config_paths(arguments: list[str]) -> list[Path]:
+    """Return the files that ``--config`` names and that exist, in order.
+
+    A text that is no file is left to the parser, which says what is wrong or takes it as YAML.
+
+    Example:
+        >>> config_paths(["fit", "--config", "/no/such/file.yaml"])
+        []
+    """
+    named = [
+        following if argument in ("--config", "-c") else argument.removeprefix("--config=")
+        for argument, following in pairwise([*arguments, ""])
+        if argument in ("--config", "-c") or argument.startswith("--config=")
+    ]
+    return [Path(name) for name in named if os.path.isfile(name)]  # noqa: PTH113
+
+
 def run(arguments: list[str]) -> None:
     """Run one of the Trainer's commands.
 
@@ -76,8 +97,9 @@ def run(arguments: list[str]) -> None:
     """
     _ = lightning_dlopt.__all__  # short class names are known once their classes are imported
     # the parser and the Trainer's launcher, which starts further processes, read them from there
-    before = sys.argv
-    sys.argv = [sys.argv[0], *configs_first(arguments)]
+    before, ordered = sys.argv, configs_first(arguments)
+    check_order(config_paths(ordered))
+    sys.argv = [sys.argv[0], *ordered]
     try:
         DloptCLI(
             parser_kwargs={"exit_on_error": False, "allow_abbrev": False},

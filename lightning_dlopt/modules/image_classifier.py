@@ -12,6 +12,7 @@ from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_dlopt.core.checks import check_integer
+from lightning_dlopt.core.errors import ArgumentError
 from lightning_dlopt.core.log_interval import is_logging_step
 from lightning_dlopt.schedules import Schedule, ScheduleMixin
 
@@ -87,9 +88,16 @@ class ImageClassifier(ScheduleMixin, LightningModule):
         return self(inputs).softmax(1)  # type: ignore[no-any-return]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Build the optimizer over the parameters that are trained."""
+        """Build the optimizer over the parameters that are trained.
+
+        Raises:
+            ArgumentError: if the optimizer refuses its arguments.
+        """
         trained: Iterable[nn.Parameter] = (p for p in self.parameters() if p.requires_grad)
-        return self.optimizer(trained)
+        try:
+            return self.optimizer(trained)
+        except (ValueError, TypeError) as error:
+            raise ArgumentError(f"ImageClassifier: optimizer: {error}") from error
 
     def _evaluate(self, batch: Batch, split: str, accuracy: MulticlassAccuracy) -> None:
         inputs, targets = batch

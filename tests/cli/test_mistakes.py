@@ -35,7 +35,14 @@ OPTIONS = [
     (["--data.batch_size=0"], ["batch_size", "0", "[1, inf)"]),
     (["--data=Digit"], ["Digit", "Digits"]),
     (["--model.num_classes=1"], ["num_classes", "1", "[2, inf)"]),
+    (["--data.batch_size=1.5"], ["batch_size", "1.5", "int"]),
+    (["--model.optimizer.lr=-1"], ["optimizer", "-1"]),
+    (
+        ["--trainer.callbacks+=CosineLR", "--trainer.callbacks.warmup=5%"],
+        ["two CosineLR", "keep one"],
+    ),
     (["--ckpt_path=nowhere.ckpt"], ["nowhere.ckpt"]),
+    (["--ckpt_path=best"], ["best", "path"]),
 ]
 
 
@@ -62,15 +69,29 @@ def test_options(
         ("trainer: {foo: 1}", "foo"),
         ("trainr: {max_epochs: 1}", "trainr"),
         ("trainer: {callbacks+: [{class_path: CosineLR, init_args: {flor: 1}}]}", "flor"),
-        ("trainer: [", "parsing"),
+        ("trainer: [", "bad.yaml"),
+        ("trainer: 3", "bad.yaml"),
+        ("", "bad.yaml"),
+        ("- 1", "bad.yaml"),
+        ("\udcff\udcfe", "bad.yaml"),
+        ("trainer: {callbacks+: [{init_args: {floor: 1}}]}", "callbacks"),
     ],
 )
 def test_config_files(text: str, named: str, dlopt: Run, recipes: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
-    bad.write_text(text)
+    bad.write_bytes(text.encode("utf-8", "surrogateescape"))
     code, printed = dlopt("fit", "--config", recipes / "quickstart.yaml", "--config", bad)
     assert code == 2
     assert named in one_line(printed)
+
+
+def test_an_overlay_before_its_base_is_not_lost(dlopt: Run, recipes: Path) -> None:
+    overlay, base = recipes / "schedules" / "step.yaml", recipes / "quickstart.yaml"
+    code, printed = dlopt("fit", "--config", overlay, f"--config={base}")
+    assert code == 2
+    line = one_line(printed)
+    assert str(overlay) in line
+    assert f"give {base} first" in line
 
 
 @pytest.mark.parametrize("arguments", [["fit"], ["fti"], ["fit", "--config", "missing.yaml"]])
@@ -94,7 +115,17 @@ def test_checkpoints_of_another_model_or_damaged(dlopt: Run, recipes: Path, tmp_
     truncated.write_bytes(before[: len(before) // 2])
     other = tmp_path / "other.ckpt"
     torch.save({"weights": torch.zeros(3)}, other)
-    for path, named in ((truncated, "truncated"), (other, "no Lightning checkpoint")):
+    odd = tmp_path / "odd.ckpt"
+    torch.save({"state_dict": [1]}, odd)
+    bare = tmp_path / "bare.ckpt"
+    torch.save({"state_dict": {}}, bare)
+    foreign = "no Lightning checkpoint"
+    for path, named in (
+        (truncated, "truncated"),
+        (other, foreign),
+        (odd, foreign),
+        (bare, foreign),
+    ):
         code, printed = dlopt("test", *common, "--ckpt_path", path)
         assert code == 2
         line = one_line(printed)

@@ -42,6 +42,8 @@ def test_what_is_drawn_is_what_was_asked_for(recipes: Path) -> None:
         ("MultiStepLR(milestones=[5000])", "5000"),
         ("missing.yaml", "missing.yaml"),
         ("(" * 300, "neither"),
+        ("CosineLR(**{'floor': 0.1})", "named"),
+        ("CosineLR(floor=0.1, floor=0.2)", "once"),
     ],
 )
 def test_mistakes(source: str, named: str, dlopt: Run, tmp_path: Path) -> None:
@@ -52,3 +54,40 @@ def test_mistakes(source: str, named: str, dlopt: Run, tmp_path: Path) -> None:
     assert code == 2
     assert named in printed
     assert not list(tmp_path.glob("*.png"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "trainer:",
+        "trainer: 3",
+        "trainer: {callbacks: {class_path: 3}}",
+        "trainer: {callbacks: [{init_args: {floor: 1}}]}",
+        "trainer: {callbacks: [{class_path: CosineLR, init_args: 3}]}",
+    ],
+)
+def test_configuration_files_without_a_usable_schedule(
+    text: str, dlopt: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_text(text)
+    code, printed = dlopt("preview", "schedule", path)
+    assert code == 2
+    assert "odd.yaml" in printed
+
+
+def test_a_callback_named_by_its_class_alone(dlopt: Run, tmp_path: Path) -> None:
+    path = tmp_path / "short.yaml"
+    path.write_text("trainer: {callbacks: [CosineLR]}")
+    assert dlopt("preview", "schedule", path)[0] == 0
+
+
+@pytest.mark.parametrize("output", ["p.xyz", "folder", "file.txt/p.png"])
+def test_outputs_that_cannot_be_written(output: str, dlopt: Run, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file.txt").write_text("kept")
+    code, printed = dlopt("preview", "schedule", "CosineLR", "--output", output)
+    assert code == 2
+    assert output in printed
+    assert (tmp_path / "file.txt").read_text() == "kept"
+    assert not list(tmp_path.rglob("*.png"))
