@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 
 from lightning_dlopt.core import Technique
 from tests.contract.tasks import BATCH, Task
+from tests.quiet import QUIET
 
 EPOCHS = 3
 
@@ -158,17 +159,12 @@ def train(
         saving.append(
             ModelCheckpoint(dirpath=checkpoints, filename="epoch-end-{epoch}", save_top_k=-1)
         )
-    settings: dict[str, Any] = {"max_epochs": EPOCHS, "devices": 1, **trainer_arguments}
+    settings = {**QUIET, "enable_checkpointing": bool(saving), "max_epochs": EPOCHS, "devices": 1}
     with warnings.catch_warnings(record=True) as outcome.told:
         warnings.simplefilter("always")
         trainer = Trainer(
-            accelerator="cpu",
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=bool(saving),
             callbacks=[*techniques, *callbacks, Recorder(outcome), *saving],
-            **settings,
+            **{**settings, **trainer_arguments},
         )
         rank, world = ranks
         train_loader = task.loader(train=True, batch_size=batch_size, rank=rank, world_size=world)

@@ -7,6 +7,7 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from torch.optim import SGD
 
 from lightning_dlopt.core.log_interval import is_logging_step
+from tests.quiet import QUIET
 
 
 class Written(DummyLogger):
@@ -50,11 +51,7 @@ class Logging(BoringModel):
 def test_is_what_the_trainer_writes(every: int, optimizers: int, accumulate: int) -> None:
     module, logger = Logging(optimizers), Written()
     Trainer(
-        logger=logger,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        accelerator="cpu",
+        **{**QUIET, "logger": logger},
         limit_train_batches=10,
         limit_val_batches=0,
         max_epochs=3,

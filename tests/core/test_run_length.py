@@ -8,6 +8,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from torch.optim import Optimizer
 
 from lightning_dlopt.core import ArgumentError, RunLength
+from tests.quiet import QUIET
 
 
 class Probe(Callback):
@@ -33,13 +34,8 @@ def fit(*callbacks: Callback, **arguments: Any) -> Probe:
     probe = Probe()
     Trainer(
         callbacks=[*callbacks, probe],
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        accelerator="cpu",
         limit_val_batches=0,
-        **{"limit_train_batches": 9, **arguments},
+        **{**QUIET, "limit_train_batches": 9, **arguments},
     ).fit(BoringModel())
     return probe
 

@@ -20,6 +20,7 @@ from lightning_dlopt.core import (
 )
 from lightning_dlopt.core.mixin import TechniqueMixin
 from lightning_dlopt.core.plain import plain
+from tests.quiet import QUIET
 
 
 class Halve(Technique):
@@ -72,14 +73,9 @@ class Fail(Callback):
 def trainer_with(*callbacks: Callback, **arguments: Any) -> Trainer:
     return Trainer(
         callbacks=list(callbacks),
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        accelerator="cpu",
         limit_val_batches=0,
         limit_train_batches=4,
-        **{"max_epochs": 1, **arguments},
+        **{**QUIET, "max_epochs": 1, **arguments},
     )
 
 

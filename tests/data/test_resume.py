@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_dlopt.data import DecodingLoader, Digits, ResumableLoader, TensorLoader
+from tests.quiet import QUIET
 
 
 class Recorder(LightningModule):
@@ -58,13 +59,10 @@ def fit(
     folder: Path, loader: ResumableLoader[Any], ckpt_path: Path | None = None, **arguments: Any
 ) -> Recorder:
     module = Recorder()
-    trainer = Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=bool(arguments.pop("checkpointing", False)),
-        default_root_dir=folder,
+    checkpointing = bool(arguments.pop("checkpointing", False))
+    trainer = quiet_trainer(
+        folder,
+        enable_checkpointing=checkpointing,
         num_sanity_val_steps=1,
         **{"max_epochs": 3, **arguments},
     )
@@ -161,15 +159,7 @@ class DigitsRecorder(Recorder):
 
 
 def quiet_trainer(folder: Path, **arguments: Any) -> Trainer:
-    return Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        default_root_dir=folder,
-        **{"max_epochs": 2, **arguments},
-    )
+    return Trainer(default_root_dir=folder, **{**QUIET, "max_epochs": 2, **arguments})
 
 
 @pytest.mark.parametrize(
@@ -221,15 +211,7 @@ def test_a_module_that_asks_for_its_length_resumes_in_mid_epoch(tmp_path: Path, 
     for callbacks, resume in (([SaveAt(path, "on_train_batch_end", call)], None), ([], path)):
         module = AsksForItsLength()
         module.layer = torch.nn.Linear(8, 1)
-        trainer = Trainer(
-            accelerator="cpu",
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-            max_epochs=2,
-            callbacks=list(callbacks),
-        )
+        trainer = quiet_trainer(tmp_path, callbacks=list(callbacks))
         trainer.fit(module, datamodule=Digits(seed=5), ckpt_path=resume)
         seen.append(module.seen)
     assert len(seen[1]) == 2 * 41 - call

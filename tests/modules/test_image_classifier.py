@@ -12,6 +12,7 @@ from lightning_dlopt.data import TensorLoader
 from lightning_dlopt.modules import ImageClassifier
 from lightning_dlopt.schedules import LinearLR
 from lightning_dlopt.structure import MLP
+from tests.quiet import QUIET
 
 
 def loader(soft: bool = False, shuffle: bool = False) -> TensorLoader:
@@ -24,8 +25,7 @@ def loader(soft: bool = False, shuffle: bool = False) -> TensorLoader:
 
 
 def trainer(**arguments: Any) -> Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return Trainer(accelerator="cpu", enable_checkpointing=False, **quiet, **arguments)
+    return Trainer(**QUIET, **arguments)
 
 
 @pytest.mark.parametrize("soft", [False, True])

@@ -12,6 +12,8 @@ from torch import nn
 from torch.optim import SGD, Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
+from tests.quiet import QUIET
+
 RATES = (0.005, 0.0002)
 
 
@@ -90,11 +92,7 @@ def fit(
     recorder = Recorder()
     module = TinyModule() if module is None else module
     arguments: dict[str, Any] = {
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": False,
-        "accelerator": "cpu",
+        **QUIET,
         "num_sanity_val_steps": 0,
         "limit_val_batches": 0,
     }

@@ -17,6 +17,7 @@ from lightning_dlopt.schedules import (
     ScheduleMixin,
     StepLR,
 )
+from tests.quiet import QUIET
 
 
 @pytest.fixture(name="scheduled")
@@ -109,13 +110,9 @@ def test_pickles_after_an_exception(scheduled: Any, fit: Any) -> None:
 
 def test_a_trainer_goes_from_one_module_with_a_schedule_to_another(scheduled: Any) -> None:
     trainer = Trainer(
+        **QUIET,
         max_epochs=1,
         limit_val_batches=0,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        accelerator="cpu",
     )
     first, second = CosineLR(), StepLR(every=1, gamma=0.5)
     for schedule in (first, second):
