@@ -32,7 +32,7 @@ def main(args: Sequence[str] | None = None) -> int:
         0 when it did its work, 2 after a mistake of the user's (one line on stderr says which).
         Any other exception is a defect and is raised.
     """
-    from lightning_dlopt.cli.mistakes import one_line, user_mistakes
+    from lightning_dlopt.cli.mistakes import user_mistakes
 
     arguments = list(sys.argv[1:] if args is None else args)
     command = arguments[0] if arguments else "--help"
@@ -56,6 +56,8 @@ def main(args: Sequence[str] | None = None) -> int:
             print(f"dlopt: error: no command {command!r}; there are {known}", file=sys.stderr)
             return 2
     except user_mistakes() as error:
+        from lightning_dlopt.core.errors import one_line
+
         print(f"dlopt: error: {one_line(error)}", file=sys.stderr)
         return 2
     return 0

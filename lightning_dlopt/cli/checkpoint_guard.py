@@ -12,7 +12,7 @@ from torch import nn
 from lightning_dlopt.core.errors import CheckpointError
 from lightning_dlopt.core.patching import Patches
 from lightning_dlopt.core.resume import check_all_present, saved_techniques
-from lightning_dlopt.core.technique import Technique
+from lightning_dlopt.core.technique import techniques_of
 
 
 def check_readable(path: str) -> None:
@@ -28,10 +28,12 @@ def check_readable(path: str) -> None:
         if Path(path).suffix == ".ckpt" and "://" not in path:
             raise CheckpointError(f"ckpt_path={path!r}: there is no such file")
         return
+    is_zip = zipfile.is_zipfile(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # mapped, so that the tensors of a large file aren't read: only its form is looked at
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:
-        damaged = "" if zipfile.is_zipfile(path) else " (the file is truncated or no checkpoint)"
+        damaged = "" if is_zip else " (the file is truncated or no checkpoint)"
         why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         raise CheckpointError(f"ckpt_path={path!r} can't be read{damaged}: {why}") from error
     for key, kind in (("state_dict", Mapping), ("pytorch-lightning_version", str)):
@@ -72,12 +74,7 @@ class CheckpointGuard(Callback):
                 if pl_module.strict_loading:
                     check_same_model(pl_module, checkpoint["state_dict"])
                 if stage == "fit":
-                    present = [c for c in trainer.callbacks if isinstance(c, Technique)]  # type: ignore[attr-defined]
-                    check_all_present(
-                        saved_techniques(checkpoint),
-                        {technique.state_key for technique in present},
-                        {t.exclusive for t in present if t.exclusive is not None},
-                    )
+                    check_all_present(saved_techniques(checkpoint), techniques_of(trainer))
 
             return on_load_checkpoint
 

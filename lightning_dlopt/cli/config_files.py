@@ -6,7 +6,8 @@ from typing import Any
 
 import yaml
 
-from lightning_dlopt.cli.mistakes import UsageError, one_line
+from lightning_dlopt.cli.mistakes import UsageError
+from lightning_dlopt.core.errors import one_line
 
 
 def read_config(path: Path) -> Mapping[str, Any]:

@@ -17,16 +17,6 @@ def user_mistakes() -> tuple[type[BaseException], ...]:
     return UsageError, UserError, MisconfigurationException, FileNotFoundError
 
 
-def one_line(error: object) -> str:
-    """Return a message on one line.
-
-    Example:
-        >>> one_line(ValueError("two" + chr(10) + "   lines"))
-        'two lines'
-    """
-    return re.sub(r"\s+", " ", str(error)).strip()
-
-
 def cause(error: BaseException) -> BaseException:
     """Return the error of this package that led to ``error``, or ``error`` itself."""
     from lightning_dlopt.core.errors import UserError
@@ -45,6 +35,8 @@ def parse_message(error: BaseException) -> str:
     The parser tells of every type it tried; what a user needs is the key, the value and what was
     wrong with it.
     """
+    from lightning_dlopt.core.errors import one_line
+
     text = one_line(cause(error))
     twice = re.search(r"more than one stateful callback of type `(\w+)`", text)
     if twice:

@@ -8,7 +8,8 @@ from typing import Any
 
 import lightning_dlopt
 from lightning_dlopt.cli.config_files import listed_callbacks
-from lightning_dlopt.cli.mistakes import UsageError, one_line
+from lightning_dlopt.cli.mistakes import UsageError
+from lightning_dlopt.core.errors import one_line
 from lightning_dlopt.schedules import PlateauLR, Schedule
 
 

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from itertools import pairwise
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +59,8 @@ def configs_first(arguments: list[str]) -> list[str]:
         >>> configs_first(["fit", "--trainer.max_epochs", "3", "--config", "a.yaml"])
         ['fit', '--config', 'a.yaml', '--trainer.max_epochs', '3']
     """
-    configs: list[str] = []
-    others: list[str] = []
-    rest = iter(arguments[1:])
-    for argument in rest:
-        if argument in ("--config", "-c"):
-            configs += [argument, *[value for value in [next(rest, None)] if value is not None]]
-        elif argument.startswith("--config="):
-            configs.append(argument)
-        else:
-            others.append(argument)
-    return [arguments[0], *configs, *others]
+    configs, others = _split_configs(arguments)
+    return [*others[:1], *chain.from_iterable(configs), *others[1:]]
 
 
 def config_paths(arguments: list[str]) -> list[Path]:
@@ -81,12 +72,23 @@ def config_paths(arguments: list[str]) -> list[Path]:
         >>> config_paths(["fit", "--config", "/no/such/file.yaml"])
         []
     """
-    named = [
-        following if argument in ("--config", "-c") else argument.removeprefix("--config=")
-        for argument, following in pairwise([*arguments, ""])
-        if argument in ("--config", "-c") or argument.startswith("--config=")
-    ]
+    named = [config[-1].removeprefix("--config=") for config in _split_configs(arguments)[0]]
     return [Path(name) for name in named if os.path.isfile(name)]  # noqa: PTH113
+
+
+def _split_configs(arguments: list[str]) -> tuple[list[list[str]], list[str]]:
+    """Return each ``--config`` with its value, and the other arguments."""
+    configs: list[list[str]] = []
+    others: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in ("--config", "-c"):
+            configs.append([argument, *islice(rest, 1)])
+        elif argument.startswith("--config="):
+            configs.append([argument])
+        else:
+            others.append(argument)
+    return configs, others
 
 
 def run(arguments: list[str]) -> None:
@@ -97,9 +99,9 @@ def run(arguments: list[str]) -> None:
     """
     _ = lightning_dlopt.__all__  # short class names are known once their classes are imported
     # the parser and the Trainer's launcher, which starts further processes, read them from there
-    before, ordered = sys.argv, configs_first(arguments)
-    check_order(config_paths(ordered))
-    sys.argv = [sys.argv[0], *ordered]
+    before = sys.argv
+    check_order(config_paths(arguments))
+    sys.argv = [sys.argv[0], *configs_first(arguments)]
     try:
         DloptCLI(
             parser_kwargs={"exit_on_error": False, "allow_abbrev": False},

@@ -37,3 +37,13 @@ class DataError(UserError, OSError):
 
 class NoEffectWarning(UserWarning):
     """A technique matched nothing, or changed nothing."""
+
+
+def one_line(error: object) -> str:
+    """Return a message on one line.
+
+    Example:
+        >>> one_line(ValueError("two" + chr(10) + "   lines"))
+        'two lines'
+    """
+    return " ".join(str(error).split())

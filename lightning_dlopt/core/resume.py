@@ -1,10 +1,13 @@
 """What a checkpoint tells of the techniques it was made with."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning_dlopt.core.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from lightning_dlopt.core.technique import Technique
 
 
 @dataclass(frozen=True)
@@ -25,19 +28,20 @@ def saved_techniques(checkpoint: Mapping[str, Any]) -> list[SavedTechnique]:
     ]
 
 
-def check_all_present(saved: list[SavedTechnique], present: Set[str], claimed: Set[str]) -> None:
+def check_all_present(saved: list[SavedTechnique], present: "list[Technique]") -> None:
     """Raise a CheckpointError for a technique that the run needs and hasn't got.
 
     Args:
         saved: the checkpoint's techniques.
-        present: the names of this run's techniques.
-        claimed: the exclusive kinds that this run's techniques stand for; whether one of them may
-            take over from the saved one is its own to say.
+        present: this run's techniques. Whether one of them may take over from a saved one of the
+            same exclusive kind is its own to say.
     """
+    names = {technique.state_key for technique in present}
+    claimed = {technique.exclusive for technique in present} - {None}
     for technique in saved:
         if (
             technique.required
-            and technique.name not in present
+            and technique.name not in names
             and technique.exclusive not in claimed
         ):
             raise CheckpointError(

@@ -10,6 +10,16 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning_dlopt.core.errors import ArgumentError
 
 
+def round_half_up(steps: float) -> int:
+    """Round to the nearest whole number of steps; float rounding doesn't decide about a half.
+
+    Example:
+        >>> round_half_up(57.49999999999999), round_half_up(57.4)
+        (58, 57)
+    """
+    return math.floor(round(steps, 9) + 0.5)
+
+
 @dataclass(frozen=True)
 class RunLength:
     """The length of a run, resolved before its first step.
@@ -58,34 +68,32 @@ class RunLength:
             bounds.append(run.step_at(trainer.max_epochs))
         return cls(min(bounds, default=None), epoch_batches, accumulation, run.trial)
 
-    def _phases(self) -> list[tuple[int, int]]:
-        """Return (first epoch, steps of an epoch from there on), in order."""
+    def _phases(self) -> list[tuple[int, float, int]]:
+        """Return (first epoch, the epoch after the last, steps of each epoch), in order."""
         if self.epoch_batches is None:
             raise ArgumentError(
                 "the training data have no length, so epochs can't be counted in steps: "
                 "give the span in steps"
             )
+        starts = sorted(self.accumulation)
         # the last, partial window of an epoch steps too
         return [
-            (epoch, math.ceil(self.epoch_batches / batches))
-            for epoch, batches in sorted(self.accumulation.items())
+            (start, end, math.ceil(self.epoch_batches / self.accumulation[start]))
+            for start, end in zip(starts, [*starts[1:], math.inf], strict=True)
         ]
 
     def step_at(self, epochs: float) -> int:
         """Return how many optimizer steps the first ``epochs`` epochs take, rounded."""
-        steps = 0.0
-        phases = self._phases()
-        ends = [start for start, _ in phases[1:]] + [math.inf]
-        for (start, per_epoch), end in zip(phases, ends, strict=True):
-            steps += max(0.0, min(epochs, end) - start) * per_epoch
-        # float rounding must not decide about a half
-        return math.floor(round(steps, 9) + 0.5)
+        return round_half_up(
+            sum(
+                max(0.0, min(epochs, end) - start) * per_epoch
+                for start, end, per_epoch in self._phases()
+            )
+        )
 
     def epoch_at(self, step: float) -> float:
         """Return how many epochs the first ``step`` optimizer steps take."""
-        phases = self._phases()
-        ends = [start for start, _ in phases[1:]] + [math.inf]
-        for (start, per_epoch), end in zip(phases, ends, strict=True):
+        for start, end, per_epoch in self._phases():
             length = (end - start) * per_epoch
             if step <= length:
                 break

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from lightning_dlopt.core.checks import owner_name
 from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError
-from lightning_dlopt.core.run_length import RunLength
+from lightning_dlopt.core.run_length import RunLength, round_half_up
 
 #: What a constructor takes: an int is steps, a string names its unit.
 Span: TypeAlias = int | str
@@ -47,8 +47,7 @@ class Duration:
             return int(self.amount)
         if self.unit == "ep":
             return run.step_at(self.amount)
-        steps = known_total(run, f"{self}") * self.amount / 100
-        return math.floor(round(steps, 9) + 0.5)
+        return round_half_up(known_total(run, f"{self}") * self.amount / 100)
 
     def count(self, run: RunLength, begin: int = 0) -> Callable[[int], float]:
         """Return a function that says how many of this span fit between ``begin`` and a step.

@@ -4,6 +4,7 @@ import inspect
 import warnings
 import zlib
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -50,13 +51,10 @@ class Technique(Callback):
         ]
         return f"{type(self).__name__}({', '.join(shown)})"
 
-    @property
+    @cached_property  # Lightning reads it at every hook of every batch
     def state_key(self) -> str:
         """Return the key of this technique's state in a checkpoint: its class and arguments."""
-        # Lightning reads the key at every hook of every batch
-        key: str = vars(self).setdefault("_state_key", "") or repr(self)
-        vars(self)["_state_key"] = key
-        return key
+        return repr(self)
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do what must be done before weights are restored and optimizers are made."""
@@ -106,10 +104,9 @@ class Technique(Callback):
         """Refuse a second technique of the same exclusive kind, then prepare."""
         if stage != "fit":
             return
-        for other in trainer.callbacks:  # type: ignore[attr-defined]
+        for other in techniques_of(trainer):
             if (
-                isinstance(other, Technique)
-                and other is not self
+                other is not self
                 and self.exclusive is not None
                 and other.exclusive == self.exclusive
             ):
@@ -146,18 +143,18 @@ class Technique(Callback):
         if trainer.state.fn != "fit":
             return
         saved = saved_techniques(checkpoint)
-        present = [c for c in trainer.callbacks if isinstance(c, Technique)]  # type: ignore[attr-defined]
         self.check_resume(saved)
-        check_all_present(
-            saved, {c.state_key for c in present}, {c.exclusive for c in present if c.exclusive}
-        )
+        check_all_present(saved, techniques_of(trainer))
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy of a module in mid-training must not undo what was done to the original
-        return {name: value for name, value in vars(self).items() if name != "_patches_made"}
+        return {name: value for name, value in vars(self).items() if name != "_patches"}
 
-    @property
+    @cached_property  # made on first use, so that a subclass needn't call super().__init__()
     def _patches(self) -> Patches:
-        # made on first use, so that a subclass needn't call super().__init__()
-        patches: Patches = vars(self).setdefault("_patches_made", Patches())
-        return patches
+        return Patches()
+
+
+def techniques_of(trainer: Trainer) -> list[Technique]:
+    """Return the techniques among a Trainer's callbacks."""
+    return [c for c in trainer.callbacks if isinstance(c, Technique)]  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torchvision import datasets  # type: ignore[import-untyped]
 
-from lightning_dlopt.core.errors import DataError
+from lightning_dlopt.core.errors import DataError, one_line
 from lightning_dlopt.data.base import Samples, check_path
 from lightning_dlopt.data.images import ImageDataModule, check_samples
 
@@ -69,8 +69,8 @@ class CIFAR10(ImageDataModule):
 
     def _failure(self, what: str, error: Exception) -> DataError:
         folder = Path(self.data_dir) / datasets.CIFAR10.base_folder
-        reason = " ".join(str(error).split())
         return DataError(
-            f"CIFAR10: {what} ({reason}): delete {folder} if it is there, then call prepare_data() "
-            f"with a network, or unpack cifar-10-python.tar.gz into {self.data_dir} yourself"
+            f"CIFAR10: {what} ({one_line(error)}): delete {folder} if it is there, then call "
+            "prepare_data() with a network, or unpack cifar-10-python.tar.gz into "
+            f"{self.data_dir} yourself"
         )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lightning_dlopt.core.errors import DataError
+from lightning_dlopt.core.errors import DataError, one_line
 from lightning_dlopt.data.base import Samples, check_path
 from lightning_dlopt.data.idx import read_idx
 from lightning_dlopt.data.images import ImageDataModule, check_samples
@@ -44,9 +44,8 @@ class IdxImages(ImageDataModule):
         try:
             self.downloader(self.data_dir, download=True)
         except (OSError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
             raise DataError(
-                f"{self._not_found()} and the download failed ({reason}): {self._help()}"
+                f"{self._not_found()} and the download failed ({one_line(error)}): {self._help()}"
             ) from error
 
     def find_files(self) -> dict[str, Path] | None:

@@ -12,7 +12,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS  # type: ignore[import-un
 from torchvision.transforms import v2  # type: ignore[import-untyped]
 
 from lightning_dlopt.core.checks import check_integer
-from lightning_dlopt.core.errors import DataError
+from lightning_dlopt.core.errors import DataError, one_line
 from lightning_dlopt.data.base import Samples, check_path
 from lightning_dlopt.data.decoding import DecodingLoader
 from lightning_dlopt.data.images import ImageDataModule
@@ -37,10 +37,9 @@ class ImageFiles:
                 image = file.convert("RGB")
         # Pillow's decoders raise nearly anything on damaged files (SyntaxError for a PNG chunk).
         except Exception as error:
-            reason = " ".join(str(error).split())
             raise DataError(
-                f"{path}: not a readable image ({type(error).__name__}: {reason}); delete or "
-                "replace the file"
+                f"{path}: not a readable image ({type(error).__name__}: {one_line(error)}); "
+                "delete or replace the file"
             ) from error
         return self.transform(image) if self.transform else image, self.targets[index]
 

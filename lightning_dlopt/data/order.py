@@ -96,7 +96,9 @@ def epoch_batches(
         >>> [batch.tolist() for batch in epoch_batches(6, 2, rank=1, world_size=2)]
         [[2, 3], [5]]
     """
-    check_order(size, batch_size, shuffle, rank, world_size, drop_last)
+    check_order("epoch_batches", batch_size, shuffle, rank, world_size, drop_last)
+    if size < 1:
+        raise DataError("there are no samples: a data set needs at least one")
     check_integer("epoch_batches", "epoch", epoch, "[0, inf)")
     count = count_batches(
         size, batch_size, shuffle=shuffle, world_size=world_size, drop_last=drop_last
@@ -122,16 +124,14 @@ def epoch_batches(
 
 
 def check_order(
-    size: int, batch_size: int, shuffle: bool, rank: int, world_size: int, drop_last: bool
+    owner: object, batch_size: int, shuffle: bool, rank: int, world_size: int, drop_last: bool
 ) -> None:
     """Raise an ArgumentError or ArgumentTypeError for the first argument that is out of range."""
-    check_integer("epoch_batches", "batch_size", batch_size, "[1, inf)")
-    check_integer("epoch_batches", "world_size", world_size, "[1, inf)")
-    check_integer("epoch_batches", "rank", rank, f"[0, {world_size})")
-    check_flag("epoch_batches", "shuffle", shuffle)
-    check_flag("epoch_batches", "drop_last", drop_last)
-    if size < 1:
-        raise DataError("there are no samples: a data set needs at least one")
+    check_integer(owner, "batch_size", batch_size, "[1, inf)")
+    check_integer(owner, "world_size", world_size, "[1, inf)")
+    check_integer(owner, "rank", rank, f"[0, {world_size})")
+    check_flag(owner, "shuffle", shuffle)
+    check_flag(owner, "drop_last", drop_last)
 
 
 def split_indices(size: int, held_out: int | float, seed: int) -> tuple[Tensor, Tensor]:

@@ -6,9 +6,9 @@ from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
-from lightning_dlopt.core.checks import check_flag, check_integer
+from lightning_dlopt.core.checks import check_integer
 from lightning_dlopt.core.errors import CheckpointError, DataError
-from lightning_dlopt.data.order import count_batches, epoch_batches
+from lightning_dlopt.data.order import check_order, count_batches, epoch_batches
 
 Batch = TypeVar("Batch")
 
@@ -68,12 +68,13 @@ class ResumableLoader(ABC, Generic[Batch]):
         drop_last: bool = False,
     ) -> None:
         self.size = size
-        self.batch_size = check_integer(self, "batch_size", batch_size, "[1, inf)")
-        self.shuffle = check_flag(self, "shuffle", shuffle)
+        check_order(self, batch_size, shuffle, rank, world_size, drop_last)
+        self.batch_size = batch_size
+        self.shuffle = shuffle
         self.seed = check_integer(self, "seed", seed, "(-inf, inf)")
-        self.world_size = check_integer(self, "world_size", world_size, "[1, inf)")
-        self.rank = check_integer(self, "rank", rank, f"[0, {world_size})")
-        self.drop_last = check_flag(self, "drop_last", drop_last)
+        self.world_size = world_size
+        self.rank = rank
+        self.drop_last = drop_last
         if size < 1:
             raise DataError(f"{type(self).__name__}: there are no samples")
         self._batches = count_batches(

@@ -3,7 +3,6 @@
 from typing import ClassVar
 
 from lightning_dlopt.core.run_length import RunLength
-from lightning_dlopt.core.spans import Span
 from lightning_dlopt.schedules import curves
 from lightning_dlopt.schedules.base import Schedule
 from lightning_dlopt.schedules.factor_lr import Curve
@@ -25,9 +24,6 @@ class ConstantLR(Schedule):
     """
 
     may_be_constant: ClassVar[bool] = True
-
-    def __init__(self, warmup: Span = 0, warmup_start: float = 0.0, replace: bool = False) -> None:
-        super().__init__(warmup, warmup_start, replace)
 
     def curve(self, run: RunLength, begin: int) -> Curve:
         """Return the constant 1."""

@@ -6,7 +6,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_dlopt.schedules.curves import constant
 
@@ -23,8 +23,8 @@ def _copied(rate: float | torch.Tensor) -> float | torch.Tensor:
     return rate.clone() if isinstance(rate, torch.Tensor) else rate
 
 
-class FactorLR(LambdaLR):
-    """``LambdaLR`` whose curve is given later, with a state that is plain.
+class FactorLR(LRScheduler):
+    """Like torch's ``LambdaLR``, but its curve is given later, and its state is plain.
 
     Lightning restores schedulers before it knows how long the run is; until :meth:`follow`, the
     rates are the initial ones.
@@ -44,24 +44,20 @@ class FactorLR(LambdaLR):
         ):
             if group["lr"] == final:  # nobody has set another rate since
                 group["lr"] = _copied(initial)
-        self.manual = manual
-        self._ready = False
         for group in optimizer.param_groups:
             if not (taken_over and "initial_lr" in group):
                 # what torch would keep may be older than a learning-rate finder's suggestion
                 group["initial_lr"] = _copied(group["lr"])
             group["lr"] = _copied(group["initial_lr"])
         self.curve: Curve = constant
-        super().__init__(optimizer, constant)
-        self._ready = True
+        self.manual = False  # torch makes the first step in its constructor
+        super().__init__(optimizer)
+        self.manual = manual
 
     def step(self, epoch: int | None = None) -> None:
         """Go on by one step, also where a module's own ``lr_scheduler_step`` names an epoch."""
-        if self._ready:
-            if self.manual:
-                return
-            self._admit_new_groups()
-        super().step()
+        if not self.manual:
+            super().step()
 
     def advance(self) -> None:
         """Go on by one batch, under manual optimization."""
@@ -77,14 +73,12 @@ class FactorLR(LambdaLR):
 
     def get_lr(self) -> list[float | torch.Tensor]:
         """Return each group's initial rate times the curve's factor."""
-        factor = self.curve(self.last_epoch)
-        return [base * factor for base in self.base_lrs]
-
-    def _admit_new_groups(self) -> None:
         # fine-tuning adds groups in mid-run; the rate that one comes with is its initial one
         for group in self.optimizer.param_groups[len(self.base_lrs) :]:
             group.setdefault("initial_lr", _copied(group["lr"]))
             self.base_lrs.append(_copied(group["initial_lr"]))
+        factor = self.curve(self.last_epoch)
+        return [base * factor for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position and the initial rates."""
@@ -104,10 +98,7 @@ class FactorLR(LambdaLR):
 
     def refresh(self) -> None:
         """Set the rates to those of the current step."""
-        self._admit_new_groups()
-        factor = self.curve(self.last_epoch)
-        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            rate = base * factor
+        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
             if isinstance(group["lr"], torch.Tensor):
                 group["lr"].fill_(rate)
             else:
