@@ -11,11 +11,21 @@ if TYPE_CHECKING:
     from lightning_dlopt.core import *
     from lightning_dlopt.data import *
     from lightning_dlopt.modules import *
+    from lightning_dlopt.optimizers import *
+    from lightning_dlopt.regularization import *
     from lightning_dlopt.schedules import *
     from lightning_dlopt.structure import *
 
 #: Where names are looked up, in order.
-FAMILIES = ("core", "schedules", "structure", "modules", "data")
+FAMILIES = (
+    "core",
+    "schedules",
+    "optimizers",
+    "regularization",
+    "structure",
+    "modules",
+    "data",
+)
 
 
 def _family(name: str) -> Any:

@@ -5,7 +5,9 @@ import inspect
 from importlib import import_module
 
 TITLES = {
+    "optimizers": "optimizers",
     "schedules": "learning rate",
+    "regularization": "regularization",
     "structure": "model structure",
     "modules": "modules",
     "data": "data sets",

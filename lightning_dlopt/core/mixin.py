@@ -5,8 +5,22 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
-from lightning_dlopt.core.errors import ConflictError
+from lightning_dlopt.core.checks import owner_name
+from lightning_dlopt.core.errors import ArgumentTypeError, ConflictError
 from lightning_dlopt.core.technique import Technique
+
+
+def check_techniques(owner: object, name: str, value: Any) -> list[Technique]:
+    """Return ``value``, one technique or a sequence of them, as a list, or raise."""
+    techniques = [value] if isinstance(value, Technique) else value
+    if not isinstance(techniques, Sequence) or not all(
+        isinstance(technique, Technique) for technique in techniques
+    ):
+        raise ArgumentTypeError(
+            f"{owner_name(owner)}: {name}={value!r} must be a technique of lightning_dlopt, "
+            "or a list of them"
+        )
+    return list(techniques)
 
 
 class TechniqueMixin:

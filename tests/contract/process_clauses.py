@@ -1,5 +1,6 @@
 """The clauses of the contract that need further processes: resume, several ranks."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class ShardedModule(MomentumModule):
 
 
 def save(outcome: Outcome, path: Path) -> None:
-    kept = ("weights", "optimizers", "schedulers", "rates", "gradients", "batches")
+    kept = ("weights", "optimizers", "schedulers", "rates", "gradients", "batches", "steps")
     torch.save({name: getattr(outcome, name) for name in kept}, path)
 
 
@@ -95,7 +96,8 @@ def two_processes(row: Row, folder: Path) -> None:
     for rank in range(2):
         outcome = load(folder / f"rank-{rank}.pt")
         row.effect(outcome, PARALLEL)
-        assert_close_weights(one.weights, outcome.weights)
+        check = partial(assert_close_weights, one.weights, outcome.weights)
+        row.holds_equal("two_processes", check)
 
 
 def on_sharded_rank(rank: int, name: str, folder: Path) -> None:
@@ -124,7 +126,8 @@ def sharded(row: Row, folder: Path) -> None:
         assert ("sharded" in row.refuses) == (not outcome.rates)
         if outcome.rates:
             row.effect(outcome, PARALLEL)
-            assert_close_weights(one.weights, outcome.weights)
+            check = partial(assert_close_weights, one.weights, outcome.weights)
+            row.holds_equal("sharded", check)
 
 
 IN_PROCESSES = [resume_after_epoch, resume_after_kill, two_processes, sharded]

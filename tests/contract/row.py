@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning_dlopt.core import Technique
 from tests.contract.run import Outcome
-from tests.contract.tasks import Task
+from tests.contract.tasks import PLAIN, Task
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,18 @@ class Row:
         useless: builds it for ``useless_task``, where it can't change anything.
         useless_task: see there.
         rivals: techniques that can't stand beside it.
+        trainer_rivals: settings of the Trainer that can't stand beside it.
         bad: (name of the bad argument, arguments that must be refused).
         refuses: names of the tasks that it refuses by design.
         mixin: the mixin that brings it, and the name of its argument there.
+        task: what most clauses train.
+        differs: clauses whose equality the technique's definition rules out, each with the
+            reason; the clause then holds it to really being different.
     """
 
     technique: type[Technique]
     make: Callable[[], Technique]
-    neutral: Callable[[], Technique]
+    neutral: Callable[[], Technique] | None
     effect: Callable[[Outcome, Task], None]
     useless: Callable[[], Technique]
     useless_task: Task
@@ -36,6 +40,20 @@ class Row:
     bad: Sequence[tuple[str, Mapping[str, Any]]]
     refuses: frozenset[str] = field(default_factory=frozenset)
     mixin: tuple[type, str] | None = None
+    trainer_rivals: Sequence[Mapping[str, Any]] = ()
+    task: Task = PLAIN
+    differs: Mapping[str, str] = field(default_factory=dict)
+
+    def holds_equal(self, clause: str, check: Callable[[], None]) -> None:
+        """Run an equality check, or see that it fails where the row says that it must."""
+        if clause not in self.differs:
+            check()
+            return
+        try:
+            check()
+        except AssertionError:
+            return
+        raise AssertionError(f"{clause} holds, though {self.differs[clause]!r} says it can't")
 
     @property
     def name(self) -> str:

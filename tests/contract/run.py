@@ -25,6 +25,23 @@ EPOCHS = 3
 
 
 @dataclass
+class Step:
+    """One optimizer step, tensor by tensor: names are the module's, gradients may lack some.
+
+    Attributes:
+        raw: the gradients that the loss gave.
+        applied: the gradients that the optimizer used.
+        before: the optimizer's parameters before its step.
+        after: the same after the step and all that techniques do then.
+    """
+
+    raw: dict[str, Tensor] = field(default_factory=dict)
+    applied: dict[str, Tensor] = field(default_factory=dict)
+    before: dict[str, Tensor] = field(default_factory=dict)
+    after: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
 class Outcome:
     """What a run left behind, all of it comparable."""
 
@@ -34,6 +51,7 @@ class Outcome:
     schedulers: list[Any] = field(default_factory=list)
     rates: list[tuple[float, ...]] = field(default_factory=list)
     gradients: list[float] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
     batches: list[float] = field(default_factory=list)
     global_generators: Any = None
     told: list[warnings.WarningMessage] = field(default_factory=list)
@@ -58,11 +76,47 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def weights(optimizer: Any, names: dict[int, str]) -> dict[str, Tensor]:
+    """Return copies of an optimizer's parameters, by name."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return {names[id(p)]: whole(p.detach()).clone() for p in parameters if id(p) in names}
+
+
+def gradients(optimizer: Any, names: dict[int, str]) -> dict[str, Tensor]:
+    """Return copies of the gradients of an optimizer's parameters, by name."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return {
+        names[id(p)]: whole(p.grad.detach()).clone()
+        for p in parameters
+        if id(p) in names and p.grad is not None
+    }
+
+
 class Recorder(Callback):
     """Writes down what happens; goes last, and changes nothing."""
 
     def __init__(self, outcome: Outcome) -> None:
         self.outcome = outcome
+        self.raw: dict[str, Tensor] = {}
+        self.hooks: list[Any] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
+
+        def finish(optimizer: Any, args: Any, kwargs: Any) -> None:
+            step = self.outcome.steps[-1]
+            step.applied, step.after = gradients(optimizer, names), weights(optimizer, names)
+
+        self.names = names
+        # registered last, so it sees what other hooks after the step have done
+        self.hooks = [one.register_step_post_hook(finish) for one in trainer.optimizers]
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.raw = {
+            name: whole(p.grad.detach()).clone()
+            for name, p in pl_module.named_parameters()
+            if p.grad is not None
+        }
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.outcome.initial = copy.deepcopy(pl_module.state_dict())
@@ -78,6 +132,7 @@ class Recorder(Callback):
         gradients = [p.grad for g in groups for p in g["params"] if p.grad is not None]
         norms = [whole(gradient.detach().float()).norm() for gradient in gradients]
         self.outcome.gradients.append(float(torch.tensor(norms).norm()))
+        self.outcome.steps.append(Step(raw=dict(self.raw), before=weights(optimizer, self.names)))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         outcome = self.outcome
@@ -85,6 +140,8 @@ class Recorder(Callback):
         outcome.optimizers = copy.deepcopy([one.state_dict() for one in trainer.optimizers])
         outcome.schedulers = [one.scheduler.state_dict() for one in trainer.lr_scheduler_configs]
         outcome.global_generators = global_generators()
+        for hook in self.hooks:
+            hook.remove()
 
 
 class StopAtEpochEnd(Callback):

@@ -22,7 +22,7 @@ def rates_follow(formula: Formula) -> Callable[[Outcome, Task], None]:
 
     def effect(outcome: Outcome, task: Task) -> None:
         # with several optimizers each of them steps in every batch
-        steps_a_batch = len(task.module.rates) if task.module is ManualModule else 1
+        steps_a_batch = len(task.module.rates) if issubclass(task.module, ManualModule) else 1
         assert len(outcome.rates) == TOTAL * steps_a_batch
         for index, rates in enumerate(outcome.rates):
             factor = formula(index // steps_a_batch)

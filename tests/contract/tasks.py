@@ -48,7 +48,8 @@ class ShapedLoader(TensorLoader):
 
 class Net(nn.Sequential):
     def __init__(self) -> None:
-        super().__init__(nn.Linear(FEATURES, 8), nn.Tanh(), nn.Linear(8, CLASSES))
+        # a dropout of 0 draws nothing; it is there for techniques that change it
+        super().__init__(nn.Linear(FEATURES, 8), nn.Tanh(), nn.Dropout(0.0), nn.Linear(8, CLASSES))
 
 
 class TupleModule(LightningModule):
@@ -101,7 +102,11 @@ class AttributeModule(TupleModule):
 class BatchNormModule(TupleModule):
     def make_net(self) -> nn.Module:
         return nn.Sequential(
-            nn.Linear(FEATURES, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, CLASSES)
+            nn.Linear(FEATURES, 8),
+            nn.BatchNorm1d(8),
+            nn.ReLU(),
+            nn.Dropout(0.0),
+            nn.Linear(8, CLASSES),
         )
 
 
@@ -127,7 +132,12 @@ class GroupsModule(TupleModule):
         self.frozen = nn.Linear(8, 8)
         self.frozen.requires_grad_(False)
         self.net = nn.Sequential(
-            nn.Linear(FEATURES, 8), self.middle, self.frozen, self.again, nn.Linear(8, CLASSES)
+            nn.Linear(FEATURES, 8),
+            self.middle,
+            self.frozen,
+            self.again,
+            nn.Dropout(0.0),
+            nn.Linear(8, CLASSES),
         )
 
     def configure_optimizers(self) -> Any:
@@ -172,11 +182,32 @@ class ManualModule(TupleModule):
             optimizer.step()
 
     def configure_optimizers(self) -> Any:
-        body, head = self.net[0], self.net[2]
+        body, head = self.net[0], self.net[-1]
         return [
             torch.optim.SGD(body.parameters(), lr=RATE),
             torch.optim.SGD(head.parameters(), lr=RATE / 2),
         ]
+
+
+class ManualScheduledModule(ManualModule):
+    """Steps by itself whatever schedulers there are, as Lightning tells manual users to."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        super().training_step(batch, batch_idx)
+        schedulers = self.lr_schedulers() or []
+        for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+            scheduler.step()
+
+
+class KeptOptimizerModule(TupleModule):
+    """Makes its optimizer once and brings it to every fit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = torch.optim.SGD(self.parameters(), lr=RATE)
+
+    def configure_optimizers(self) -> Any:
+        return self.kept
 
 
 class NanModule(TupleModule):
@@ -238,7 +269,13 @@ TASKS = {
     "none_output": Task(NoneOutputModule),
     "own_scheduler": Task(OwnSchedulerModule),
     "manual": Task(ManualModule),
+    "manual_scheduled": Task(ManualScheduledModule),
 }
 
 #: Further tasks that single clauses need.
-SPECIAL = {"nan": Task(NanModule), "crash": Task(CrashModule), "zero_rate": Task(ZeroRateModule)}
+SPECIAL = {
+    "nan": Task(NanModule),
+    "crash": Task(CrashModule),
+    "zero_rate": Task(ZeroRateModule),
+    "kept_optimizer": Task(KeptOptimizerModule),
+}
