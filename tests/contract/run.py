@@ -98,16 +98,14 @@ class Recorder(Callback):
     def __init__(self, outcome: Outcome) -> None:
         self.outcome = outcome
         self.raw: dict[str, Tensor] = {}
+        self.names: dict[int, str] = {}
         self.hooks: list[Any] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
-
         def finish(optimizer: Any, args: Any, kwargs: Any) -> None:
-            step = self.outcome.steps[-1]
+            step, names = self.outcome.steps[-1], self.names
             step.applied, step.after = gradients(optimizer, names), weights(optimizer, names)
 
-        self.names = names
         # registered last, so it sees what other hooks after the step have done
         self.hooks = [one.register_step_post_hook(finish) for one in trainer.optimizers]
 
@@ -132,6 +130,8 @@ class Recorder(Callback):
         gradients = [p.grad for g in groups for p in g["params"] if p.grad is not None]
         norms = [whole(gradient.detach().float()).norm() for gradient in gradients]
         self.outcome.gradients.append(float(torch.tensor(norms).norm()))
+        # not earlier: FSDP2 has other parameters in the module between forward and backward
+        self.names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
         self.outcome.steps.append(Step(raw=dict(self.raw), before=weights(optimizer, self.names)))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
