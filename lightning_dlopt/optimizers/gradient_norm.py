@@ -14,7 +14,8 @@ def global_norm(gradients: Sequence[Tensor]) -> Tensor:
     """Return the 2-norm of all ``gradients`` taken as one vector, a float32 scalar tensor.
 
     Of sharded gradients (DTensor) it is the norm of the whole, a DTensor too. On the CPU large
-    float32 tensors go through a dot product, which agrees with ``torch.nn.utils.get_total_norm`` to a relative 1e-5.
+    float32 tensors go through a dot product, which agrees with
+    ``torch.nn.utils.get_total_norm`` to a relative 1e-5.
 
     Example:
         >>> float(global_norm([torch.tensor([3.0]), torch.tensor([[4.0]])]))
