@@ -46,41 +46,35 @@ def adaptive_clip_(
     check_number("adaptive_clip_", "eps", eps, "(0, inf)")
     factors = []
     for weights, gradients in _batches([p for p in parameters if p.grad is not None]):
-        alone = len(weights) == 1
-        weight = weights[0] if alone else torch.cat([_as_rows(w) for w in weights])
-        gradient = gradients[0] if alone else torch.cat([_as_rows(g) for g in gradients])
-        limit = _unit_norm(weight).clamp(min=eps) * clip_factor
+        limit = _unit_norms(weights).clamp(min=eps) * clip_factor
         # a gradient of 0 gives inf, which becomes 1; one that isn't finite is not hidden
-        factor = (limit / _unit_norm(gradient)).clamp(max=1.0)
+        factor = (limit / _unit_norms(gradients)).clamp(max=1.0)
         factors.append(factor)
         # elsewhere looking at the factors would wait for the device
         looked_at = factor.device.type == "cpu" and not isinstance(factor, DTensor)
         if looked_at and bool((factor == 1).all()):
             continue
-        if alone:
-            gradient.mul_(factor)
+        if len(gradients) == 1:
+            gradients[0].mul_(factor)
+        elif gradients[0].dim() < 2:
+            torch._foreach_mul_(gradients, list(factor.unbind()))
         else:
-            parts = torch.split(factor, [_units(g) for g in gradients])
-            shaped = [
-                part.view(-1, *[1] * (g.dim() - 1)) if g.dim() > 1 else part.view(())
-                for part, g in zip(parts, gradients, strict=True)
-            ]
-            torch._foreach_mul_(gradients, shaped)
+            parts = torch.split(factor, [len(g) for g in gradients])
+            rows = [p.view(-1, *[1] * (g.dim() - 1)) for p, g in zip(parts, gradients, strict=True)]
+            torch._foreach_mul_(gradients, rows)
     return factors
 
 
-def _unit_norm(tensor: Tensor) -> Tensor:
+def _unit_norms(tensors: list[Tensor]) -> Tensor:
+    """Return the norms of the units of one tensor, in its shape, or of several in one column."""
+    if len(tensors) > 1 and tensors[0].dim() < 2:
+        return torch.stack(torch._foreach_norm(tensors))
+    tensor = tensors[0]
+    if len(tensors) > 1:
+        tensor = torch.cat([t if t.dim() == 2 else t.flatten(1) for t in tensors])
     rest = tuple(range(1, tensor.dim()))
     norm: Tensor = torch.linalg.vector_norm(tensor, dim=rest or None, keepdim=bool(rest))
     return norm
-
-
-def _units(tensor: Tensor) -> int:
-    return tensor.shape[0] if tensor.dim() > 1 else 1
-
-
-def _as_rows(tensor: Tensor) -> Tensor:
-    return tensor.reshape(_units(tensor), -1)
 
 
 def _batches(parameters: Sequence[Tensor]) -> Iterable[tuple[list[Tensor], list[Tensor]]]:
@@ -90,15 +84,13 @@ def _batches(parameters: Sequence[Tensor]) -> Iterable[tuple[list[Tensor], list[
         gradient = weight.grad
         assert gradient is not None
         size = weight.numel()
-        if size == 0:
-            continue
         if size >= _SMALL or isinstance(weight, DTensor):
             yield [weight.detach()], [gradient]
-            continue
-        key = (size // _units(weight), weight.device, weight.dtype, gradient.dtype)
-        weights, gradients = together[key]
-        weights.append(weight)
-        gradients.append(gradient)
+        elif size:
+            fan_in = size // len(weight) if weight.dim() > 1 else None
+            weights, gradients = together[fan_in, weight.device, weight.dtype, gradient.dtype]
+            weights.append(weight)
+            gradients.append(gradient)
     yield from together.values()
 
 
@@ -153,11 +145,13 @@ class AdaptiveClip(GradientClip):
         super().prepare(trainer, pl_module)
         self._seen, self._chosen = [], set()
 
+    def why_nothing(self) -> str | None:
+        """Return that no ratio is above the limit, if it is so."""
+        return "clip_factor is inf" if self.clip_factor == float("inf") else None
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the name patterns, and tell if nothing can be clipped."""
-        if self.clip_factor == float("inf"):
-            self.warn_no_effect("clip_factor is inf")
-        elif not self._select(pl_module):
+        """Check the name patterns, and tell if they leave nothing to clip."""
+        if not self._select(pl_module):
             self.warn_no_effect("it leaves out every parameter that is trained")
 
     def _select(self, pl_module: LightningModule) -> set[int]:
@@ -168,8 +162,6 @@ class AdaptiveClip(GradientClip):
         self, pl_module: LightningModule, parameters: list[Tensor], logging: bool
     ) -> dict[str, Tensor | float]:
         """Clip each unit."""
-        if self.clip_factor == float("inf"):
-            return {}
         # other parameters than in the last step: some were frozen, unfrozen or replaced
         if (present := [id(p) for p in parameters]) != self._seen:
             self._seen, self._chosen = present, self._select(pl_module)

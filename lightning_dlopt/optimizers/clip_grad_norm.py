@@ -99,11 +99,14 @@ class ClipGradNorm(GradientClip):
         self.max_norm = check_number(self, "max_norm", max_norm, "(0, inf]")
         self._seen = ClippedSteps()
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count, and tell if nothing can be clipped."""
+    def why_nothing(self) -> str | None:
+        """Return that no norm is above the limit, if it is so."""
+        return "max_norm is inf" if self.max_norm == float("inf") else None
+
+    def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget what an earlier run left in this object."""
+        super().prepare(trainer, pl_module)
         self._seen = ClippedSteps()
-        if self.max_norm == float("inf"):
-            self.warn_no_effect("max_norm is inf")
 
     def clip(
         self, pl_module: LightningModule, parameters: list[Tensor], logging: bool

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from lightning_dlopt.core.checks import check_number
@@ -60,10 +60,9 @@ class ClipGradValue(GradientClip):
         super().__init__(replace)
         self.clip_value = check_number(self, "clip_value", clip_value, "(0, inf]")
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell if nothing can be clipped."""
-        if self.clip_value == float("inf"):
-            self.warn_no_effect("clip_value is inf")
+    def why_nothing(self) -> str | None:
+        """Return that no element is above the limit, if it is so."""
+        return "clip_value is inf" if self.clip_value == float("inf") else None
 
     def clip(
         self, pl_module: LightningModule, parameters: list[Tensor], logging: bool

@@ -46,6 +46,10 @@ class GradientClip(Technique, ABC):
         Each of the parameters has a gradient.
         """
 
+    @abstractmethod
+    def why_nothing(self) -> str | None:
+        """Return why these arguments clip nothing, or None if they do."""
+
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what would clip twice or not at all, then stand in for Lightning's hook."""
         self._to_log = {}
@@ -65,6 +69,9 @@ class GradientClip(Technique, ABC):
                 "with ModelParallelStrategy (FSDP2) it works"
             )
 
+        if self.why_nothing() and not self.replace:
+            return
+
         def wrap(original: Callable[..., Any]) -> Callable[..., None]:
             def configure_gradient_clipping(
                 optimizer: Optimizer, *args: Any, **kwargs: Any
@@ -72,7 +79,7 @@ class GradientClip(Technique, ABC):
                 if not self.replace:
                     original(optimizer, *args, **kwargs)
                 unscale_gradients(trainer, optimizer)
-                if parameters := with_gradients(optimizer):
+                if not self.why_nothing() and (parameters := with_gradients(optimizer)):
                     logging = is_logging_step(trainer)
                     with torch.no_grad():
                         found = self.clip(pl_module, parameters, logging)
@@ -81,6 +88,11 @@ class GradientClip(Technique, ABC):
             return configure_gradient_clipping
 
         self.patch(pl_module, "configure_gradient_clipping", wrap)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell if nothing can be clipped."""
+        if (why := self.why_nothing()) and not self.replace:
+            self.warn_no_effect(why)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -11,7 +11,7 @@ _LARGE = 1 << 15
 
 
 def global_norm(gradients: Sequence[Tensor]) -> Tensor:
-    """Return the 2-norm of all ``gradients`` taken as one vector, a float32 scalar tensor.
+    """Return the 2-norm of all ``gradients`` taken as one vector, a scalar tensor.
 
     Of sharded gradients (DTensor) it is the norm of the whole, a DTensor too. On the CPU large
     float32 tensors go through a dot product, which agrees with
@@ -21,9 +21,10 @@ def global_norm(gradients: Sequence[Tensor]) -> Tensor:
         >>> float(global_norm([torch.tensor([3.0]), torch.tensor([[4.0]])]))
         5.0
     """
-    if any(isinstance(gradient, DTensor) for gradient in gradients):
-        norm: Tensor = torch.nn.utils.get_total_norm(gradients)
-        return norm
+    kinds = {(type(gradient), gradient.device, gradient.dtype) for gradient in gradients}
+    if any(kind is DTensor for kind, _, _ in kinds):
+        whole: Tensor = torch.nn.utils.get_total_norm(gradients)
+        return whole
     norms: list[Tensor] = []
     others: list[Tensor] = []
     for gradient in gradients:
@@ -37,9 +38,17 @@ def global_norm(gradients: Sequence[Tensor]) -> Tensor:
             norms.append(torch.dot(flat, flat).sqrt_())
         else:
             others.append(gradient)
+    if len(kinds) == 1 and others:
+        norms += torch._foreach_norm(others, dtype=_wide(others[0].dtype))
+    else:
+        norms += [torch.linalg.vector_norm(g, dtype=_wide(g.dtype)) for g in others]
     if not norms:
-        norm = torch.nn.utils.get_total_norm(others)
-        return norm
-    norms += torch._foreach_norm(others, dtype=torch.float32) if others else []
-    norm = torch.linalg.vector_norm(torch.stack(norms))
+        return torch.zeros(())
+    first = norms[0].device
+    norm: Tensor = torch.linalg.vector_norm(torch.stack([n.to(first) for n in norms]))
     return norm
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """Return the type to sum in: a sum of squares of 16-bit numbers needs more than 16 bits."""
+    return torch.float64 if dtype == torch.float64 else torch.float32

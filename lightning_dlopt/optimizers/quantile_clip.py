@@ -68,10 +68,9 @@ class QuantileClip(GradientClip):
         self._norms.clear()
         self._seen = ClippedSteps()
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell if nothing can be clipped."""
-        if self.quantile == 1:
-            self.warn_no_effect("quantile is 1, and no norm is above the largest")
+    def why_nothing(self) -> str | None:
+        """Return that no norm is above the limit, if it is so."""
+        return "quantile is 1, and no norm is above the largest" if self.quantile == 1 else None
 
     def clip(
         self, pl_module: LightningModule, parameters: list[Tensor], logging: bool

@@ -145,6 +145,7 @@ def test_the_modules_own_clipping_comes_first_or_is_replaced() -> None:
             1e-3, rel=5e-3
         )
     assert equal(fit(ClipGradNorm(0.1, replace=True), module=OwnClipping), fit(ClipGradNorm(0.1)))
+    assert equal(fit(ClipGradNorm(math.inf, replace=True), module=OwnClipping), fit(), rel=0)
 
 
 @pytest.mark.parametrize("fused", [False, True])
