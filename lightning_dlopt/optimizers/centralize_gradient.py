@@ -84,7 +84,7 @@ class CentralizeGradient(Technique):
     def __init__(self, parameters: Selection = "weights", conv_only: bool = False) -> None:
         self.parameters = check_selection(self, "parameters", parameters)
         self.conv_only = check_flag(self, "conv_only", conv_only)
-        self._chosen: frozenset[int] = frozenset()
+        self._named: frozenset[int] | None = None  # None: no choice by name
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go in front of the clipping."""
@@ -101,7 +101,7 @@ class CentralizeGradient(Technique):
         def clipping(original: Callable[..., Any]) -> Callable[..., Any]:
             def centralized(optimizer: Any, *args: Any, **kwargs: Any) -> None:
                 unscale_gradients(trainer, optimizer)
-                chosen = [p for p in with_gradients(optimizer) if id(p) in self._chosen]
+                chosen = [p for p in with_gradients(optimizer) if self._is_chosen(p)]
                 try:
                     centralize_gradient_(p.grad for p in chosen if p.grad is not None)
                 except ArgumentError as error:
@@ -118,10 +118,17 @@ class CentralizeGradient(Technique):
             selected = select_parameters(pl_module, self.parameters)
         except ArgumentError as error:
             raise self.refuse(str(error)) from error
-        dimensions = 3 if self.conv_only else 2
-        self._chosen = frozenset(id(p) for _, p in selected if p.dim() >= dimensions)
-        if not self._chosen:
+        by_name = not isinstance(self.parameters, str)
+        self._named = frozenset(id(p) for _, p in selected) if by_name else None
+        if not any(self._is_chosen(p) for _, p in selected):
             self.warn_no_effect(
-                f"none of the parameters that train has {dimensions} or more dimensions and is "
-                "among those chosen"
+                f"no parameter that trains and is chosen has {self._dimensions} or more dimensions"
             )
+
+    @property
+    def _dimensions(self) -> int:
+        return 3 if self.conv_only else 2
+
+    def _is_chosen(self, parameter: Tensor) -> bool:
+        named = self._named is None or id(parameter) in self._named
+        return named and parameter.dim() >= self._dimensions

@@ -82,6 +82,7 @@ class FreezeLayers(Technique):
         self._manual = False
         self._keeps_graph = False  # gradients are dropped, requires_grad is left alone
         self._was_frozen: frozenset[int] = frozenset()
+        self._parameters: list[nn.Parameter] = []
         self._frozen: list[nn.Parameter] | None = None  # None: not frozen now
         self._silenced: list[nn.Module] = []
 
@@ -110,21 +111,29 @@ class FreezeLayers(Technique):
             self.patch(pl_module, "backward", backward)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note what is frozen already, before any technique has frozen anything."""
+        """Find the parameters, and note what is frozen already.
+
+        No technique has frozen anything yet, and FSDP2 hasn't put whole copies in the place of
+        the parameters that are trained, as it does in the sanity check.
+        """
         self._was_frozen = frozenset(
             id(parameter) for parameter in pl_module.parameters() if not parameter.requires_grad
         )
+        try:
+            found = find_parameters(pl_module, self.patterns)
+        except ArgumentError as error:
+            raise self.refuse(str(error)) from error
+        self._parameters = [p for p in found if id(p) not in self._was_frozen]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the step at which it changes; refuse to freeze all."""
         run = RunLength.of(trainer, automatic=not self._manual)
         try:
             self._boundary = self._span.steps(run)
-            parameters = self._trainable(pl_module)
         except ArgumentError as error:
             raise self.refuse(str(error)) from error
         trained = {id(p) for o in trainer.optimizers for g in o.param_groups for p in g["params"]}
-        if not any(id(parameter) in trained for parameter in parameters):
+        if not any(id(parameter) in trained for parameter in self._parameters):
             self.warn_no_effect("none of the parameters that match is trained by an optimizer")
         elif self.until is not None and self._boundary == 0:
             self.warn_no_effect(f"until={self.until!r} is no step at all")
@@ -132,7 +141,7 @@ class FreezeLayers(Technique):
             if not run.trial:
                 self.warn_no_effect(f"after={self.after!r} is the end of the run")
         else:
-            self._refuse_to_freeze_all(trainer, {id(parameter) for parameter in parameters})
+            self._refuse_to_freeze_all(trainer, {id(parameter) for parameter in self._parameters})
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -153,27 +162,23 @@ class FreezeLayers(Technique):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave every parameter as it was before training."""
         super().teardown(trainer, pl_module, stage)
-        self._release(trainer)
+        self._let_go(trainer)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Leave every parameter as it was: after an exception, no teardown is called."""
         super().on_exception(trainer, pl_module, exception)
-        self._release(trainer)
+        self._let_go(trainer)
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy of a module in mid-training isn't under training itself
-        return {**super().__getstate__(), "_frozen": None, "_silenced": []}
+        return {**super().__getstate__(), "_parameters": [], "_frozen": None, "_silenced": []}
 
     # ---- how it is done ----
 
-    def _trainable(self, pl_module: LightningModule) -> list[nn.Parameter]:
-        found = find_parameters(pl_module, self.patterns)
-        return [parameter for parameter in found if id(parameter) not in self._was_frozen]
-
     def _freeze(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._frozen = self._trainable(pl_module)
+        self._frozen = self._parameters
         others = self._others(trainer)
         together = [parameter for one in (self, *others) for parameter in one._frozen or ()]
         self._refuse_to_freeze_all(trainer, {id(parameter) for parameter in together})
@@ -188,6 +193,10 @@ class FreezeLayers(Technique):
                 for part in find_statistics(pl_module, self.patterns)
                 if part.training or id(part) in silent
             ]
+
+    def _let_go(self, trainer: Trainer) -> None:
+        self._release(trainer)
+        self._parameters = []
 
     def _others(self, trainer: Trainer) -> list["FreezeLayers"]:
         freezers = [t for t in techniques_of(trainer) if isinstance(t, FreezeLayers)]

@@ -171,7 +171,7 @@ class FullBatch(Technique):
         """Keep the gradient so far, if a pass is under way."""
         if not self._samples:
             return
-        alone = trainer.world_size == 1
+        whole = trainer.world_size == 1 and strategy_kind(trainer) != "sharded"
         checkpoint["callbacks"][self.state_key]["pass_under_way"] = {
             "samples": self._samples,
             "reference": self._reference,
@@ -179,9 +179,9 @@ class FullBatch(Technique):
             "gradients": {
                 name: parameter.grad.detach().clone()
                 for name, parameter in pl_module.named_parameters()
-                if alone and parameter.grad is not None
+                if whole and parameter.grad is not None
             },
-            "ranks": trainer.world_size,
+            "whole": whole,
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -278,7 +278,7 @@ class FullBatch(Technique):
         partial = self._loaded.get("pass_under_way")
         if partial is None:
             return
-        if partial["ranks"] != 1 or trainer.world_size != 1:
+        if not partial["whole"] or trainer.world_size != 1:
             raise CheckpointError(
                 f"{self!r}: the checkpoint was saved in the middle of an epoch, and what several "
                 f"ranks have added up isn't in it: {again}"

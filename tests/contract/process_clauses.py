@@ -34,7 +34,16 @@ class ShardedModule(MomentumModule):
 
 
 def save(outcome: Outcome, path: Path) -> None:
-    kept = ("weights", "optimizers", "schedulers", "rates", "gradients", "batches", "steps")
+    kept = (
+        "initial",
+        "weights",
+        "optimizers",
+        "schedulers",
+        "rates",
+        "gradients",
+        "batches",
+        "steps",
+    )
     torch.save({name: getattr(outcome, name) for name in kept}, path)
 
 

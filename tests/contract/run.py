@@ -98,16 +98,20 @@ class Recorder(Callback):
     def __init__(self, outcome: Outcome) -> None:
         self.outcome = outcome
         self.raw: dict[str, Tensor] = {}
+        self.names: dict[int, str] = {}
         self.hooks: list[Any] = []
 
+    def note_names(self, pl_module: LightningModule) -> None:
+        self.names |= {id(parameter): name for name, parameter in pl_module.named_parameters()}
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
+        self.note_names(pl_module)
+        names = self.names
 
         def finish(optimizer: Any, args: Any, kwargs: Any) -> None:
             step = self.outcome.steps[-1]
             step.applied, step.after = gradients(optimizer, names), weights(optimizer, names)
 
-        self.names = names
         # registered last, so it sees what other hooks after the step have done
         self.hooks = [one.register_step_post_hook(finish) for one in trainer.optimizers]
 
@@ -119,7 +123,10 @@ class Recorder(Callback):
         }
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.outcome.initial = copy.deepcopy(pl_module.state_dict())
+        # after the sanity check FSDP2 leaves whole copies in the place of what the optimizer has
+        self.note_names(pl_module)
+        state = pl_module.state_dict()
+        self.outcome.initial = {name: whole(value).clone() for name, value in state.items()}
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int

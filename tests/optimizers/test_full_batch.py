@@ -1,6 +1,7 @@
 """FullBatch against gradients of the whole set taken in one piece."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -352,7 +353,7 @@ class Shares(list[Any]):
 
 def shares(rank: int) -> Shares:
     cuts = ([0, 5, 9], [9, 16, SAMPLES])[rank]
-    return Shares((X[a:b], Y[a:b]) for a, b in zip(cuts, cuts[1:], strict=False))
+    return Shares((X[a:b], Y[a:b]) for a, b in pairwise(cuts))
 
 
 def on_rank(rank: int, folder: Path) -> None:
