@@ -62,10 +62,12 @@ class ScheduleFree(Technique):
     weights. Any optimizer with these two methods will do, such as those of ``schedulefree``
     (``pip install 'lightning-dlopt[schedulefree]'``) and of ``pytorch_optimizer``.
 
-    A checkpoint's ``state_dict`` always holds the evaluation weights, so ``load_from_checkpoint``
-    gives the module that validation saw. One that is saved between training batches keeps the
-    training weights beside them (once the size of the trained parameters more), and training
-    resumes exactly from either kind. It can't be resumed without this technique.
+    Training goes on with bitwise the weights it had, whether it was validated and saved or not:
+    they are kept aside meanwhile (``train()`` after ``eval()`` would give them up to rounding),
+    which takes the memory of the trained parameters once more. A checkpoint's ``state_dict``
+    holds the evaluation weights, so ``load_from_checkpoint`` gives the module that validation saw;
+    the training weights are kept beside it, and a resume is exact. It can't be resumed without
+    this technique.
 
     The optimizer's own ``warmup_steps`` is the place for a warm-up; of this package's schedules
     only :class:`~lightning_dlopt.schedules.ConstantLR`, which can warm up too, goes with it. A
@@ -90,7 +92,8 @@ class ScheduleFree(Technique):
         self._forget()
 
     def _forget(self) -> None:
-        self._training = False
+        self._started = False
+        self._kept: list[Tensor] | None = None  # the training weights, while others are in place
         self._loaded: Mapping[str, Tensor] | None = None
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -104,7 +107,7 @@ class ScheduleFree(Technique):
 
         def on_save_checkpoint(original: Callable[..., Any]) -> Callable[..., Any]:
             def saving(checkpoint: dict[str, Any]) -> None:
-                if self._training:
+                if self._started:
                     self._save(trainer, pl_module, checkpoint)
                 original(checkpoint)
 
@@ -131,7 +134,9 @@ class ScheduleFree(Technique):
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         if all(group.get("lr") == 0 for group in groups):
             self.warn_no_effect("every learning rate is 0")
-        self._train(trainer)
+        self._started = True
+        for optimizer in trainer.optimizers:
+            optimizer.train()  # type: ignore[attr-defined]
         if self._loaded is not None:
             parameters = dict(pl_module.named_parameters())
             with torch.no_grad():
@@ -144,10 +149,17 @@ class ScheduleFree(Technique):
     ) -> None:
         """Go back to the training weights.
 
-        Not as soon as validation is over: checkpoints that are saved then, and at the epoch's
-        end, find the evaluation weights in place.
+        Not as soon as validation is over: what looks at the module then, and at the epoch's end,
+        finds the weights that were validated.
         """
-        self._train(trainer)
+        if self._kept is None:
+            return
+        for optimizer in trainer.optimizers:
+            optimizer.train()  # type: ignore[attr-defined]
+        with torch.no_grad():
+            for parameter, weights in zip(_parameters(trainer.optimizers), self._kept, strict=True):
+                parameter.copy_(weights)
+        self._kept = None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validate with the evaluation weights."""
@@ -163,38 +175,49 @@ class ScheduleFree(Technique):
         """Leave the evaluation weights behind after an exception, too."""
         super().on_exception(trainer, pl_module, exception)
         self._evaluate(trainer)
+        self._forget()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let go of the training weights."""
+        super().teardown(trainer, pl_module, stage)
+        self._forget()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy of a module in mid-training isn't under training itself
+        return {**super().__getstate__(), "_started": False, "_kept": None, "_loaded": None}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take up the training weights; they are put in place when training starts."""
         self._loaded = state_dict.get("training_weights")
 
-    def _train(self, trainer: Trainer) -> None:
-        if not self._training:
-            for optimizer in trainer.optimizers:
-                optimizer.train()  # type: ignore[attr-defined]
-        self._training = True
-
     def _evaluate(self, trainer: Trainer) -> None:
-        if self._training:
+        if self._started and self._kept is None:
+            self._kept = [p.detach().clone() for p in _parameters(trainer.optimizers)]
             for optimizer in trainer.optimizers:
                 optimizer.eval()  # type: ignore[attr-defined]
-        self._training = False
 
     def _save(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Write the evaluation weights where Lightning has put those of training."""
-        trained = {id(parameter) for parameter in _parameters(trainer.optimizers)}
-        own = [(n, p) for n, p in pl_module.named_parameters() if id(p) in trained]
-        if "callbacks" in checkpoint:
-            weights = {name: parameter.detach().clone() for name, parameter in own}
-            checkpoint["callbacks"][self.state_key]["training_weights"] = weights
-        with evaluation_weights(trainer.optimizers):
-            copies = {id(parameter): parameter.detach().clone() for _, parameter in own}
+        """Write the evaluation weights where Lightning may have put those of training."""
+        trained = _parameters(trainer.optimizers)
+        if self._kept is None:
+            training = [parameter.detach().clone() for parameter in trained]
+            with evaluation_weights(trainer.optimizers):
+                evaluation = [parameter.detach().clone() for parameter in trained]
+        else:
+            training, evaluation = self._kept, trained
+        position = {id(parameter): index for index, parameter in enumerate(trained)}
         state: dict[str, Any] = checkpoint["state_dict"]
         for name, parameter in pl_module.named_parameters(remove_duplicate=False):
-            if id(parameter) in copies and name in state:
-                state[name] = copies[id(parameter)]
+            if id(parameter) in position and name in state:
+                state[name] = evaluation[position[id(parameter)]].detach()
+        if "callbacks" in checkpoint:
+            checkpoint["callbacks"][self.state_key]["training_weights"] = {
+                name: training[position[id(parameter)]]
+                for name, parameter in pl_module.named_parameters()
+                if id(parameter) in position
+            }
 
     def _refuse_rivals(self, trainer: Trainer) -> None:
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
