@@ -35,7 +35,8 @@ class FullBatch(Technique):
     (A. Cauchy, Méthode générale pour la résolution des systèmes d'équations simultanées, 1847).
 
     A pass is what the Trainer takes from the loader in an epoch, so ``drop_last`` and
-    ``limit_train_batches`` leave samples out. BatchNorm goes on normalizing by the statistics of
+    ``limit_train_batches`` leave samples out, and a run that is stopped inside a pass (by
+    ``max_time``, say) makes no step for it. BatchNorm goes on normalizing by the statistics of
     each batch, and dropout draws a mask for each: for such modules the gradient is the weighted
     mean of the batches', which isn't the one that a single large batch would give.
 

@@ -1,5 +1,6 @@
 """CentralizeGradient against a loop by hand."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,11 +8,14 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.nn import functional
 
-from lightning_dlopt.core import NoEffectWarning, TechniqueError
+from lightning_dlopt.core import ArgumentError, NoEffectWarning, TechniqueError
 from lightning_dlopt.data import TensorLoader
 from lightning_dlopt.optimizers import CentralizeGradient, centralize_gradient_
+from tests.contract.processes import call_on_ranks
 from tests.quiet import QUIET
 
 X = torch.randn(12, 2, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -181,3 +185,21 @@ def test_a_strided_gradient_is_changed_in_place() -> None:
     gradient = torch.randn(4, 3).T
     centralize_gradient_([gradient])
     torch.testing.assert_close(gradient.sum(1), torch.zeros(3))
+
+
+def split(rank: int, folder: Path) -> None:
+    torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
+    mesh = init_device_mesh("cpu", (2,))
+    full = torch.arange(12.0).view(4, 3).square()
+    for placement in (Shard(0), Replicate()):
+        gradient = distribute_tensor(full, mesh, [placement])
+        centralize_gradient_([gradient])
+        torch.testing.assert_close(gradient.full_tensor(), full - full.mean(1, keepdim=True))
+    with pytest.raises(ArgumentError, match="only its first dimension"):
+        centralize_gradient_([distribute_tensor(full, mesh, [Shard(1)])])
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_gradients_that_are_split_among_ranks(tmp_path: Path) -> None:
+    call_on_ranks(split, tmp_path, folder=tmp_path)

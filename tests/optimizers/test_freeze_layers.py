@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from lightning_dlopt.core import NoEffectWarning, TechniqueError
@@ -201,8 +202,6 @@ def test_accumulation_counts_steps() -> None:
 
 
 def test_mixed_precision_with_a_scaler() -> None:
-    from lightning.pytorch.plugins import MixedPrecision
-
     scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
     plugins = [MixedPrecision("16-mixed", "cpu", scaler)]
     snapshots = fit(Module(), FreezeLayers("encoder", until=3), plugins=plugins)
@@ -250,6 +249,30 @@ def test_two_that_freeze_all_together() -> None:
     with pytest.raises(TechniqueError, match="every parameter that SGD trains"):
         fit(Module(), FreezeLayers("head", until=3), FreezeLayers("encoder", until=2))
     fit(Module(), FreezeLayers("head", until=3), FreezeLayers("encoder", after=3))
+
+
+class TwoOptimizers(Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        for optimizer in self.optimizers():  # type: ignore[union-attr]
+            optimizer.zero_grad()
+            self.manual_backward(self.loss(*batch))
+            optimizer.step()
+
+    def configure_optimizers(self) -> Any:
+        parts = (self.encoder, self.head)
+        return [torch.optim.SGD(part.parameters(), lr=0.1) for part in parts]
+
+
+def test_one_of_two_optimizers_may_rest() -> None:
+    snapshots = fit(TwoOptimizers(), FreezeLayers("encoder", until=3))
+    assert snapshots.changed("encoder") == [False] * 3 + [True] * 5
+    plugins = [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))]
+    with pytest.raises(TechniqueError, match="every parameter that SGD trains"):
+        fit(TwoOptimizers(), FreezeLayers("encoder", until=3), plugins=plugins)
 
 
 def test_no_effect() -> None:

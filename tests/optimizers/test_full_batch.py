@@ -10,7 +10,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lightning_dlopt.core import CheckpointError, ConflictError, NoEffectWarning, TechniqueError
@@ -18,6 +20,7 @@ from lightning_dlopt.data import TensorLoader
 from lightning_dlopt.optimizers import FullBatch, full_batch_gradient
 from lightning_dlopt.schedules import LinearLR
 from tests.contract.processes import call_on_ranks
+from tests.contract.run import whole
 from tests.quiet import QUIET
 
 SAMPLES, RATE = 23, 0.3
@@ -320,12 +323,12 @@ def tensor_loader() -> TensorLoader:
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("batch", [3, 4, 5, 6])  # the end of the first pass, and inside the second
 def test_resume_is_exact(tmp_path: Path, batch: int, half: bool) -> None:
-    path, whole = tmp_path / "x.ckpt", Regression()
-    fit(whole, tensor_loader(), FullBatch(), Saves(path, batch), plugins=scaled(half))
+    path, twin = tmp_path / "x.ckpt", Regression()
+    fit(twin, tensor_loader(), FullBatch(), Saves(path, batch), plugins=scaled(half))
     state = torch.load(path, weights_only=True)["callbacks"]["FullBatch()"]
     assert ("pass_under_way" in state) == (batch > 3)
     module = resume(path, tensor_loader(), FullBatch(), plugins=scaled(half))
-    assert_weights(module, [p.detach() for p in whole.parameters()], rtol=0, atol=0)
+    assert_weights(module, [p.detach() for p in twin.parameters()], rtol=0, atol=0)
 
 
 def test_a_loader_that_forgets_is_refused_inside_a_pass(tmp_path: Path) -> None:
@@ -344,11 +347,35 @@ def test_a_pass_that_was_begun_without_it_is_refused(tmp_path: Path) -> None:
         resume(path, tensor_loader(), FullBatch())
 
 
+class SavesAtEpochEnd(Callback):
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch == 1:
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("limit", [2, None])
+def test_an_epoch_end_is_no_middle(tmp_path: Path, limit: int | None) -> None:
+    path, data = tmp_path / "x.ckpt", DataLoader(Endless(), 7) if limit is None else loader(7)
+    fit(Regression(), data, FullBatch(), SavesAtEpochEnd(path), limit_train_batches=limit)
+    module = resume(path, data, FullBatch(), limit_train_batches=limit)
+    end = SAMPLES if limit is None else 14
+    assert_weights(module, by_hand(Regression(), 3, X[:end], Y[:end]))
+
+
 # ---- several ranks ----
 
 
 class Shares(list[Any]):
-    """The batches of one rank."""
+    """The batches of one rank; forgets its place, as a list does, but doesn't say so."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
 
 
 def shares(rank: int) -> Shares:
@@ -356,23 +383,35 @@ def shares(rank: int) -> Shares:
     return Shares((X[a:b], Y[a:b]) for a, b in pairwise(cuts))
 
 
-def on_rank(rank: int, folder: Path) -> None:
-    arguments: dict[str, Any] = {"devices": 2, "strategy": "ddp"}
-    module = Regression()
+class Sharded(Regression):
+    def configure_model(self) -> None:
+        fully_shard(self.net, mesh=self.device_mesh["data_parallel"])
+
+
+def on_rank(rank: int, kind: str, folder: Path) -> None:
+    module: Regression = Regression() if kind == "ddp" else Sharded()
+    strategy: Any = "ddp"
+    if kind == "sharded":
+        strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
+    arguments: dict[str, Any] = {"devices": 2, "strategy": strategy}
     fit(module, shares(rank), FullBatch(), Saves(folder / "x.ckpt", 2), **arguments)
-    try:
-        resume(folder / "x.ckpt", shares(rank), FullBatch(), **arguments)
-    except CheckpointError as error:
-        refused = str(error)
-    torch.save(([p.detach() for p in module.parameters()], refused), folder / f"{rank}.pt")
+    refused = ""
+    if kind == "ddp":
+        try:
+            resume(folder / "x.ckpt", shares(rank), FullBatch(), **arguments)
+        except CheckpointError as error:
+            refused = str(error)
+    weights = [whole(parameter.detach()) for parameter in module.parameters()]
+    torch.save((weights, refused), folder / f"{rank}.pt")
 
 
 @pytest.mark.slow
-def test_ranks_with_different_shares(tmp_path: Path) -> None:
-    call_on_ranks(on_rank, tmp_path, folder=tmp_path)
+@pytest.mark.parametrize("kind", ["ddp", "sharded"])
+def test_ranks_with_different_shares(tmp_path: Path, kind: str) -> None:
+    call_on_ranks(on_rank, kind, tmp_path, folder=tmp_path)
     for rank in range(2):
         weights, refused = torch.load(tmp_path / f"{rank}.pt")
-        assert "middle of an epoch" in refused
+        assert kind == "sharded" or "middle of an epoch" in refused
         for got, want in zip(weights, by_hand(Regression(), 3), strict=True):
             torch.testing.assert_close(got, want)
 

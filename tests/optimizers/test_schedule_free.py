@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
     StochasticWeightAveraging,
 )
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from lightning_dlopt.core import CheckpointError, ConflictError, TechniqueError
@@ -220,6 +221,14 @@ def test_a_shared_weight_is_saved_under_both_names(tmp_path: Path) -> None:
     fit(Tied(), ScheduleFree(), Saves(path, 5))
     state = torch.load(path, weights_only=True)["state_dict"]
     assert torch.equal(state["again.weight"], state["net.0.weight"])
+
+
+def test_mixed_precision_with_a_scaler() -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+    module, twin = Module(), Module()
+    fit(module, ScheduleFree(), plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+    by_hand(twin)
+    torch.testing.assert_close(module.weights(), twin.weights(), rtol=0.02, atol=0.005)
 
 
 # ---- what it refuses ----
