@@ -89,7 +89,7 @@ class FreezeLayers(Technique):
     # ---- what Lightning calls ----
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See whether the strategy's gradients can be dropped, and drop them early."""
+        """See whether the strategy's gradients can be dropped, and do so where some may appear."""
         self._forget()
         kind = strategy_kind(trainer)
         if kind == "other":
@@ -99,16 +99,22 @@ class FreezeLayers(Technique):
         self._manual = not pl_module.automatic_optimization
         self._keeps_graph = kind != "single"
 
-        def backward(original: Callable[..., Any]) -> Callable[..., Any]:
-            def dropping(*args: Any, **kwargs: Any) -> None:
-                original(*args, **kwargs)
-                for parameter in self._frozen or ():
-                    parameter.grad = None
+        def dropping(original: Callable[..., Any], *, first: bool) -> Callable[..., Any]:
+            def around(*args: Any, **kwargs: Any) -> Any:
+                if first:
+                    self._drop_gradients()
+                result = original(*args, **kwargs)
+                if not first:
+                    self._drop_gradients()
+                return result
 
-            return dropping
+            return around
 
         if self._keeps_graph:  # before any hook can take the gradients for those of the step
-            self.patch(pl_module, "backward", backward)
+            self.patch(pl_module, "backward", lambda original: dropping(original, first=False))
+        if not self._manual:  # a technique may have made gradients where there were none
+            name = "configure_gradient_clipping"
+            self.patch(pl_module, name, lambda original: dropping(original, first=True))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the parameters, and note what is frozen already.
@@ -139,7 +145,7 @@ class FreezeLayers(Technique):
             self.warn_no_effect(f"until={self.until!r} is no step at all")
         elif self.after is not None and run.total is not None and self._boundary >= run.total:
             if not run.trial:
-                self.warn_no_effect(f"after={self.after!r} is the end of the run")
+                self.warn_no_effect(f"after={self.after!r} doesn't come before the end of the run")
         else:
             self._refuse_to_freeze_all(trainer, {id(parameter) for parameter in self._parameters})
 
@@ -176,6 +182,10 @@ class FreezeLayers(Technique):
         return {**super().__getstate__(), "_parameters": [], "_frozen": None, "_silenced": []}
 
     # ---- how it is done ----
+
+    def _drop_gradients(self) -> None:
+        for parameter in self._frozen or ():
+            parameter.grad = None
 
     def _freeze(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._frozen = self._parameters

@@ -196,6 +196,21 @@ def test_the_clipping_norm_does_not_count_them() -> None:
     assert len(module.norms) == 8
 
 
+class MakesGradients(Callback):
+    """A penalty that doesn't care whether there is a gradient to add to."""
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        for parameter in pl_module.parameters():
+            parameter.grad = parameter.detach().clone()
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_no_penalty_moves_them(first: bool) -> None:
+    pair = [FreezeLayers("encoder", until=3), MakesGradients()]
+    snapshots = fit(Module(), *(pair if first else pair[::-1]), gradient_clip_val=0.1)
+    assert snapshots.changed("encoder") == [False] * 3 + [True] * 5
+
+
 def test_accumulation_counts_steps() -> None:
     snapshots = fit(Module(), FreezeLayers("encoder", until=1), accumulate_grad_batches=2)
     assert snapshots.changed("encoder.0") == [False] * 3 + [True] + [False, True] * 2
