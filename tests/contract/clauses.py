@@ -22,7 +22,7 @@ from tests.contract.run import (
     build,
     train,
 )
-from tests.contract.tasks import BATCH, FEATURES, SPECIAL, TASKS, MomentumModule, Task
+from tests.contract.tasks import BATCH, FEATURES, SPECIAL, TASKS, Task
 
 
 class Bystander(Technique):
@@ -50,7 +50,9 @@ def unmodified_modules(row: Row, folder: Path) -> None:
     """1. It works on modules nobody edits, or refuses before the first step."""
     for name, task in TASKS.items():
         try:
-            works_or_refuses(row, task, name in row.refuses)
+            if row.adapt is not None:
+                works_or_refuses(row, task, refuses=True)
+            works_or_refuses(row, row.adapted(task), name in row.refuses)
         except AssertionError as error:
             raise AssertionError(f"task {name}: {error}") from error
 
@@ -66,9 +68,10 @@ def neutral_is_baseline(row: Row, folder: Path) -> None:
 
 def accumulation(row: Row, folder: Path) -> None:
     """4. Two micro-batches of half the size equal one batch."""
-    task = Task(MomentumModule)
+    task = row.adapted(TASKS["momentum"])
     whole = train(task, [row.make()])
-    halves = train(task, [row.make()], batch_size=BATCH // 2, accumulate_grad_batches=2)
+    accumulate = {} if row.sets_accumulation else {"accumulate_grad_batches": 2}
+    halves = train(task, [row.make()], batch_size=BATCH // 2, **accumulate)
     row.effect(halves, task)
     row.holds_equal("accumulation", lambda: assert_close_weights(whole.weights, halves.weights))
 
@@ -91,7 +94,8 @@ def same_generators(left: Outcome, right: Outcome) -> None:
 def own_randomness(row: Row, folder: Path) -> None:
     """7. Weights, batch order and global generators are as if the technique weren't there."""
     task = TASKS["dropout"]
-    baseline, first, second = train(task, []), train(task, [row.make()]), train(task, [row.make()])
+    baseline = train(task, [])
+    first, second = (train(row.adapted(task), [row.make()]) for _ in range(2))
     assert_equal_states(first.initial, baseline.initial, "initial weights")
     assert first.batches == baseline.batches, "the batches came in another order"
     row.holds_equal("own_randomness", lambda: same_generators(first, baseline))
@@ -108,8 +112,8 @@ def no_effect_is_told(row: Row, folder: Path) -> None:
 def no_trace(row: Row, folder: Path) -> None:
     """9. After training, and after an exception in it, the module is as it was."""
     for task in (row.task, SPECIAL["crash"]):
-        baseline = train(task, [], keep_error=True)
-        outcome = train(task, [row.make()], keep_error=True)
+        baseline = train(row.bare(task), [], keep_error=True)
+        outcome = train(row.adapted(task), [row.make()], keep_error=True)
         assert isinstance(outcome.error, type(baseline.error)), f"another error: {outcome.error!r}"
         left = outcome.own_attributes ^ baseline.own_attributes
         assert not left, f"attributes that the baseline hasn't: {left}"
@@ -174,8 +178,9 @@ def bad_arguments(row: Row, folder: Path) -> None:
 
 def nothing_hidden(row: Row, folder: Path) -> None:
     """12b. A loss that isn't finite shows in the weights, as it does without the technique."""
-    for techniques in ([], [row.make()]):
-        weights = train(SPECIAL["nan"], techniques).weights
+    nan = SPECIAL["nan"]
+    for task, techniques in ((nan, []), (row.adapted(nan), [row.make()])):
+        weights = train(task, techniques).weights
         assert all(tensor.isnan().any() for tensor in weights.values()), "hidden"
 
 
@@ -192,7 +197,7 @@ def mixin_equals_callback(row: Row, folder: Path) -> None:
 
 def second_fit(row: Row, folder: Path) -> None:
     """14. A module that was trained with it, and kept its optimizer, can be trained again."""
-    task = SPECIAL["kept_optimizer"]
+    task = row.adapted(SPECIAL["kept_optimizer"])
     if "kept_optimizer" in row.refuses:
         works_or_refuses(row, task, refuses=True)
         return

@@ -34,7 +34,16 @@ class ShardedModule(MomentumModule):
 
 
 def save(outcome: Outcome, path: Path) -> None:
-    kept = ("weights", "optimizers", "schedulers", "rates", "gradients", "batches", "steps")
+    kept = (
+        "initial",
+        "weights",
+        "optimizers",
+        "schedulers",
+        "rates",
+        "gradients",
+        "batches",
+        "steps",
+    )
     torch.save({name: getattr(outcome, name) for name in kept}, path)
 
 
@@ -44,24 +53,26 @@ def load(path: Path) -> Outcome:
 
 def interrupted(name: str, folder: Path, kill: bool) -> None:
     stop = KillAtBatch(BATCHES + 3) if kill else StopAtEpochEnd(0)
-    train(RESUMED, [find_row(name).make()], callbacks=[stop], checkpoints=folder)
+    row = find_row(name)
+    train(row.adapted(RESUMED), [row.make()], callbacks=[stop], checkpoints=folder)
 
 
 def resumed(name: str, checkpoint: Path, result: Path) -> None:
-    save(train(RESUMED, [find_row(name).make()], resume=checkpoint), result)
+    row = find_row(name)
+    save(train(row.adapted(RESUMED), [row.make()], resume=checkpoint), result)
 
 
 def _resume(row: Row, folder: Path, *, kill: bool) -> None:
     checkpoints = folder / "checkpoints"
     call_in_process(interrupted, row.name, checkpoints, kill, folder=folder, killed=kill)
     if kill:
-        steps = {int(path.stem.split("=")[1]): path for path in checkpoints.glob("step=*")}
-        checkpoint = steps[max(steps)]
-        assert max(steps) == BATCHES + 3, "the kill came at another moment"
+        batches = {int(path.stem.split("=")[1]): path for path in checkpoints.glob("batch=*")}
+        checkpoint = batches[max(batches)]
+        assert max(batches) == BATCHES + 3, "the kill came at another moment"
     else:
         checkpoint = next(checkpoints.glob("epoch-end-*"))
     call_in_process(resumed, row.name, checkpoint, folder / "resumed.pt", folder=folder)
-    after, whole = load(folder / "resumed.pt"), train(RESUMED, [row.make()])
+    after, whole = load(folder / "resumed.pt"), train(row.adapted(RESUMED), [row.make()])
     assert len(after.batches) < len(whole.batches), "it didn't resume"
     assert after.batches == whole.batches[-len(after.batches) :], "other batches after the resume"
     assert_same_training(after, whole)
@@ -78,9 +89,10 @@ def resume_after_kill(row: Row, folder: Path) -> None:
 
 
 def on_rank(rank: int, name: str, folder: Path) -> None:
+    row = find_row(name)
     outcome = train(
-        PARALLEL,
-        [find_row(name).make()],
+        row.adapted(PARALLEL),
+        [row.make()],
         batch_size=BATCH // 2,
         ranks=(rank, 2),
         devices=2,
@@ -92,10 +104,11 @@ def on_rank(rank: int, name: str, folder: Path) -> None:
 def two_processes(row: Row, folder: Path) -> None:
     """5a. DDP on two ranks equals one process on the same global batches."""
     call_on_ranks(on_rank, row.name, folder, folder=folder)
-    one = train(PARALLEL, [row.make()])
+    task = row.adapted(PARALLEL)
+    one = train(task, [row.make()])
     for rank in range(2):
         outcome = load(folder / f"rank-{rank}.pt")
-        row.effect(outcome, PARALLEL)
+        row.effect(outcome, task)
         check = partial(assert_close_weights, one.weights, outcome.weights)
         row.holds_equal("two_processes", check)
 
@@ -103,9 +116,10 @@ def two_processes(row: Row, folder: Path) -> None:
 def on_sharded_rank(rank: int, name: str, folder: Path) -> None:
     arguments: dict[str, Any] = {"batch_size": BATCH // 2, "ranks": (rank, 2), "devices": 2}
     strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
+    row = find_row(name)
     outcome = train(
-        Task(ShardedModule),
-        [find_row(name).make()],
+        row.adapted(Task(ShardedModule)),
+        [row.make()],
         strategy=strategy,
         keep_error=True,
         **arguments,
@@ -120,12 +134,13 @@ def on_sharded_rank(rank: int, name: str, folder: Path) -> None:
 def sharded(row: Row, folder: Path) -> None:
     """5b. FSDP2 equals one process on the same global batches, or is refused."""
     call_on_ranks(on_sharded_rank, row.name, folder, folder=folder)
-    one = train(PARALLEL, [row.make()])
+    task = row.adapted(PARALLEL)
+    one = train(task, [row.make()])
     for rank in range(2):
         outcome = load(folder / f"rank-{rank}.pt")
         assert ("sharded" in row.refuses) == (not outcome.rates)
         if outcome.rates:
-            row.effect(outcome, PARALLEL)
+            row.effect(outcome, task)
             check = partial(assert_close_weights, one.weights, outcome.weights)
             row.holds_equal("sharded", check)
 

@@ -28,6 +28,9 @@ class Row:
         task: what most clauses train.
         differs: clauses whose equality the technique's definition rules out, each with the
             reason; the clause then holds it to really being different.
+        adapt: makes of any task one that it can train, if it needs something of the module; the
+            clauses that bring their own tasks train those, and it must refuse the task as it was.
+        sets_accumulation: whether it decides itself how many batches make a step.
     """
 
     technique: type[Technique]
@@ -43,6 +46,16 @@ class Row:
     trainer_rivals: Sequence[Mapping[str, Any]] = ()
     task: Task = PLAIN
     differs: Mapping[str, str] = field(default_factory=dict)
+    adapt: Callable[[Task], Task] | None = None
+    sets_accumulation: bool = False
+
+    def adapted(self, task: Task) -> Task:
+        """Return the task as this technique can train it."""
+        return task if self.adapt is None or task is self.task else self.adapt(task)
+
+    def bare(self, task: Task) -> Task:
+        """Return the task as it can be trained without this technique."""
+        return PLAIN if self.adapt is not None and task is self.task else task
 
     def holds_equal(self, clause: str, check: Callable[[], None]) -> None:
         """Run an equality check, or see that it fails where the row says that it must."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -117,7 +117,8 @@ class Recorder(Callback):
         }
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.outcome.initial = copy.deepcopy(pl_module.state_dict())
+        state = pl_module.state_dict()
+        self.outcome.initial = {name: whole(value).clone() for name, value in state.items()}
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
@@ -167,6 +168,19 @@ class KillAtBatch(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class SaveEveryBatch(Checkpoint):
+    """Writes a checkpoint after every batch, also after those that make no step."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        done = trainer.fit_loop.total_batch_idx + 1
+        trainer.save_checkpoint(self.folder / f"batch={done}.ckpt")
+
+
 def build(task: Task) -> LightningModule:
     """Return a module with the weights that the seed gives."""
     seed_everything(1, verbose=False)
@@ -204,15 +218,7 @@ def train(
     module = build(task) if module is None else module
     saving: list[Callback] = []
     if checkpoints is not None:
-        saving.append(
-            ModelCheckpoint(
-                dirpath=checkpoints,
-                filename="{step}",
-                every_n_train_steps=1,
-                save_top_k=-1,
-                save_on_train_epoch_end=False,
-            )
-        )
+        saving.append(SaveEveryBatch(checkpoints))
         saving.append(
             ModelCheckpoint(dirpath=checkpoints, filename="epoch-end-{epoch}", save_top_k=-1)
         )

@@ -3,8 +3,9 @@
 from tests.contract.row import Row
 from tests.contract.table_clipping import CLIPPING_ROWS
 from tests.contract.table_schedules import SCHEDULE_ROWS
+from tests.contract.table_steps import STEP_ROWS
 
-TABLE = {row.name: row for row in [*SCHEDULE_ROWS, *CLIPPING_ROWS]}
+TABLE = {row.name: row for row in [*SCHEDULE_ROWS, *CLIPPING_ROWS, *STEP_ROWS]}
 
 
 def find_row(name: str) -> Row:

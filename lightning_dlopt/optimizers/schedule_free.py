@@ -1,0 +1,235 @@
+"""Training and evaluation weights of schedule-free optimizers."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
+from torch import Tensor
+
+from lightning_dlopt.core.errors import ConflictError
+from lightning_dlopt.core.strategies import strategy_kind
+from lightning_dlopt.core.technique import Technique, techniques_of
+
+
+def switches(optimizer: Any) -> bool:
+    """Return whether an optimizer has the two modes of schedule-free ones.
+
+    Example:
+        >>> switches(torch.optim.SGD([torch.zeros(1)], lr=0.1))
+        False
+    """
+    return all(callable(getattr(optimizer, name, None)) for name in ("train", "eval"))
+
+
+def _parameters(optimizers: Sequence[Any]) -> list[Tensor]:
+    return [p for o in optimizers for group in o.param_groups for p in group["params"]]
+
+
+@contextmanager
+def evaluation_weights(optimizers: Sequence[Any]) -> Iterator[None]:
+    """Put the evaluation weights of optimizers in training mode in place; put back the others.
+
+    What is put back is bitwise what was there before; ``train()`` after ``eval()`` gives it only
+    up to rounding.
+
+    Args:
+        optimizers: schedule-free optimizers in training mode.
+    """
+    parameters = _parameters(optimizers)
+    training = [parameter.detach().clone() for parameter in parameters]
+    for optimizer in optimizers:
+        optimizer.eval()
+    try:
+        yield
+    finally:
+        for optimizer in optimizers:
+            optimizer.train()
+        with torch.no_grad():
+            for parameter, weights in zip(parameters, training, strict=True):
+                parameter.copy_(weights)
+
+
+class ScheduleFree(Technique):
+    """Switch a schedule-free optimizer between its training and its evaluation weights.
+
+    These optimizers compute gradients at other weights than those that are to be used, and refuse
+    to step unless ``train()`` and ``eval()`` are called around training and evaluation. Source: A.
+    Defazio, X. A. Yang, H. Mehta, K. Mishchenko, A. Khaled, A. Cutkosky: The Road Less Scheduled,
+    2024, arXiv:2405.15682. Validation, and the module after training, have the evaluation
+    weights. Any optimizer with these two methods will do, such as those of ``schedulefree``
+    (``pip install 'lightning-dlopt[schedulefree]'``) and of ``pytorch_optimizer``.
+
+    Training goes on with bitwise the weights it had, whether it was validated and saved or not:
+    they are kept aside meanwhile (``train()`` after ``eval()`` would give them up to rounding),
+    which takes the memory of the trained parameters once more. A checkpoint's ``state_dict``
+    holds the evaluation weights, so ``load_from_checkpoint`` gives the module that validation saw;
+    the training weights are kept beside it, and a resume is exact. It can't be resumed without
+    this technique.
+
+    The optimizer's own ``warmup_steps`` is the place for a warm-up; of this package's schedules
+    only :class:`~lightning_dlopt.schedules.ConstantLR`, which can warm up too, goes with it. A
+    scheduler that the module brings is left in place.
+
+    BatchNorm's running statistics are those of the training weights; the source recommends to
+    compute them anew from a few batches at the evaluation weights.
+
+    Raises:
+        TechniqueError: before the first step, if an optimizer of the module has no ``train`` and
+            ``eval``, or for strategies other than one device and DDP.
+        ConflictError: beside a schedule, or beside Lightning's weight averaging.
+
+    Example:
+        >>> ScheduleFree()
+        ScheduleFree()
+    """
+
+    required_on_resume: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self._started = False
+        self._kept: list[Tensor] | None = None  # the training weights, while others are in place
+        self._loaded: Mapping[str, Tensor] | None = None
+
+    def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse what averages or schedules as well, and take care of what is saved."""
+        self._forget()
+        self._refuse_rivals(trainer)
+        if strategy_kind(trainer) not in ("single", "replicated"):
+            raise self.refuse(
+                f"{type(trainer.strategy).__name__} isn't supported: use one device or DDP"
+            )
+
+        def on_save_checkpoint(original: Callable[..., Any]) -> Callable[..., Any]:
+            def saving(checkpoint: dict[str, Any]) -> None:
+                if self._started:
+                    self._save(trainer, pl_module, checkpoint)
+                original(checkpoint)
+
+            return saving
+
+        # the module's hook, because the callbacks' isn't called for a weights-only checkpoint
+        self.patch(pl_module, "on_save_checkpoint", on_save_checkpoint)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse optimizers that have nothing to switch."""
+        kinds = {
+            type(optimizer).__name__ for optimizer in trainer.optimizers if not switches(optimizer)
+        }
+        if kinds or not trainer.optimizers:
+            what = " and ".join(sorted(kinds)) or "no optimizer"
+            raise self.refuse(
+                f"{type(pl_module).__name__} trains with {what}, which has no train() and eval(): "
+                "let configure_optimizers return a schedule-free optimizer, such as "
+                "schedulefree.AdamWScheduleFree (pip install 'lightning-dlopt[schedulefree]')"
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin with the training weights, the saved ones if there are."""
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        if all(group.get("lr") == 0 for group in groups):
+            self.warn_no_effect("every learning rate is 0")
+        self._started = True
+        for optimizer in trainer.optimizers:
+            optimizer.train()  # type: ignore[attr-defined]
+        if self._loaded is not None:
+            parameters = dict(pl_module.named_parameters())
+            with torch.no_grad():
+                for name, weights in self._loaded.items():
+                    parameters[name].copy_(weights)
+            self._loaded = None
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Go back to the training weights.
+
+        Not as soon as validation is over: what looks at the module then, and at the epoch's end,
+        finds the weights that were validated.
+        """
+        if self._kept is None:
+            return
+        for optimizer in trainer.optimizers:
+            optimizer.train()  # type: ignore[attr-defined]
+        with torch.no_grad():
+            for parameter, weights in zip(_parameters(trainer.optimizers), self._kept, strict=True):
+                parameter.copy_(weights)
+        self._kept = None
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validate with the evaluation weights."""
+        self._evaluate(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the evaluation weights behind."""
+        self._evaluate(trainer)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leave the evaluation weights behind after an exception, too."""
+        super().on_exception(trainer, pl_module, exception)
+        self._evaluate(trainer)
+        self._forget()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let go of the training weights."""
+        super().teardown(trainer, pl_module, stage)
+        self._forget()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy of a module in mid-training isn't under training itself
+        return {**super().__getstate__(), "_started": False, "_kept": None, "_loaded": None}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take up the training weights; they are put in place when training starts."""
+        self._loaded = state_dict.get("training_weights")
+
+    def _evaluate(self, trainer: Trainer) -> None:
+        if self._started and self._kept is None:
+            self._kept = [p.detach().clone() for p in _parameters(trainer.optimizers)]
+            for optimizer in trainer.optimizers:
+                optimizer.eval()  # type: ignore[attr-defined]
+
+    def _save(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Write the evaluation weights where Lightning may have put those of training."""
+        trained = _parameters(trainer.optimizers)
+        if self._kept is None:
+            training = [parameter.detach().clone() for parameter in trained]
+            with evaluation_weights(trainer.optimizers):
+                evaluation = [parameter.detach().clone() for parameter in trained]
+        else:
+            training, evaluation = self._kept, trained
+        position = {id(parameter): index for index, parameter in enumerate(trained)}
+        state: dict[str, Any] = checkpoint["state_dict"]
+        for name, parameter in pl_module.named_parameters(remove_duplicate=False):
+            if id(parameter) in position and name in state:
+                state[name] = evaluation[position[id(parameter)]].detach()
+        if "callbacks" in checkpoint:
+            checkpoint["callbacks"][self.state_key]["training_weights"] = {
+                name: training[position[id(parameter)]]
+                for name, parameter in pl_module.named_parameters()
+                if id(parameter) in position
+            }
+
+    def _refuse_rivals(self, trainer: Trainer) -> None:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, WeightAveraging | StochasticWeightAveraging):
+                raise ConflictError(
+                    f"{self!r} and {type(callback).__name__} would both average the weights: keep "
+                    "one of them"
+                )
+        for other in techniques_of(trainer):
+            schedule = other.exclusive == "learning-rate schedule"
+            if schedule and not getattr(other, "may_be_constant", False):
+                raise ConflictError(
+                    f"{self!r} and {other!r} don't go together: a schedule-free optimizer takes a "
+                    "constant rate; remove the schedule (a warm-up may stay, as ConstantLR)"
+                )
