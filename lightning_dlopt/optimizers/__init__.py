@@ -1,5 +1,6 @@
 """Optimizers and what changes their steps: callbacks, the mixin, and plain functions."""
 
 from lightning_dlopt.optimizers.mixin import OptimizerMixin
+from lightning_dlopt.optimizers.sam import SAM, perturb_weights
 
-__all__ = ["OptimizerMixin"]
+__all__ = ["SAM", "OptimizerMixin", "perturb_weights"]

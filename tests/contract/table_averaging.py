@@ -1,0 +1,88 @@
+"""The rows of what looks around the weights or averages them, each redone by hand."""
+
+import math
+from itertools import cycle
+
+import torch
+from torch import Tensor
+
+from lightning_dlopt import optimizers as o
+from tests.contract.row import Row
+from tests.contract.run import Outcome, build
+from tests.contract.tasks import BATCH, BATCHES, PLAIN, Task
+
+RHO = 0.5
+
+
+def plain_gradients(module: torch.nn.Module, batch: object, index: int) -> dict[str, Tensor]:
+    """Return the loss's gradients by name; none where the module skips the batch."""
+    module.zero_grad()
+    output = module.training_step(batch, index)  # type: ignore[operator]
+    if output is None:
+        return {}
+    (output["loss"] if isinstance(output, dict) else output).backward()
+    return {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
+
+
+def gradients_are_of_the_worst_point(outcome: Outcome, task: Task) -> None:
+    """Every gradient is the loss's at ``w + rho * g / norm(g)``, batch by batch."""
+    module = build(task)
+    parts = len(outcome.batches) // len(outcome.steps)  # micro-batches of each step
+    loader = task.loader(train=True, batch_size=BATCH // parts)
+    batches = (batch for _ in cycle([0]) for batch in loader)
+    assert outcome.steps, "no step was made"
+    for number, step in enumerate(outcome.steps):
+        near = {name: torch.zeros_like(raw) for name, raw in step.raw.items()}
+        here = {name: torch.zeros_like(raw) for name, raw in step.raw.items()}
+        skipped = False
+        for part in range(parts):
+            index = (number * parts + part) % (BATCHES * parts)
+            module.load_state_dict(step.before, strict=False)
+            batch, draws = next(batches), torch.get_rng_state()
+            first = plain_gradients(module, batch, index)
+            if not first:
+                skipped = True
+                continue
+            norm = torch.cat([g.flatten() for g in first.values()]).norm()
+            with torch.no_grad():
+                for name, parameter in module.named_parameters():
+                    if name in first:
+                        parameter.add_(first[name] * (RHO / norm))
+            torch.set_rng_state(draws)
+            second = plain_gradients(module, batch, index)
+            for name in near:
+                near[name] += second[name] / parts
+                here[name] += first[name] / parts
+        if skipped:
+            continue
+        for name, raw in step.raw.items():
+            gap = (here[name] - near[name]).norm()
+            error = (raw - near[name]).norm()
+            # rounding to 16 bits is the largest error there may be
+            assert error <= 0.02 * near[name].norm() + 1e-5, f"step {number}: {name}"
+            assert error < 0.3 * gap or gap < 1e-5, f"step {number}: {name}"
+
+
+AVERAGING_ROWS = [
+    Row(
+        technique=o.SAM,
+        make=lambda: o.SAM(RHO),
+        neutral=lambda: o.SAM(0.0),
+        effect=gradients_are_of_the_worst_point,
+        useless=lambda: o.SAM(0.0),
+        useless_task=PLAIN,
+        rivals=[lambda: o.SAM(0.25)],
+        bad=[
+            ("rho", {"rho": -0.1}),
+            ("rho", {"rho": math.inf}),
+            ("rho", {"rho": math.nan}),
+            ("rho", {"rho": "far"}),
+            ("adaptive", {"adaptive": 1}),
+            ("every", {"every": 0}),
+            ("every", {"every": 1.5}),
+        ],
+        refuses=frozenset({"manual", "manual_scheduled", "sharded"}),
+        mixin=(o.OptimizerMixin, "optimization"),
+        differs={"accumulation": "each micro-batch is moved by its own gradient (m-sharpness)"},
+    ),
+]
