@@ -191,7 +191,7 @@ class SAM(Technique):
             return None
         parameters = _trained(trainer)
         gradients = self._gradients(trainer, _loss(first), parameters)
-        # mixed precision remembers the weights in 16 bits, and those are about to change
+        # autocast may remember the weights in 16 bits, and those are about to change
         torch.clear_autocast_cache()
         self._recorded, drawn = ModuleState(pl_module), GlobalGenerators(pl_module.device)
         before.restore_attributes()

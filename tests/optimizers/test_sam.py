@@ -134,6 +134,20 @@ def test_mixed_precision_moves_the_weights_it_computes_with(precision: Any, fuse
     assert (ours.net[0].weight - reference.net[0].weight).norm() < 0.2 * gap
 
 
+def test_weights_remembered_in_16_bits_are_forgotten() -> None:
+    class Casts(Module):
+        def loss(self, batch: Any) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16, cache_enabled=True):  # Lightning's: False
+                return super().loss(batch)
+
+    ours, reference, plain = Casts(), Module(), Module()
+    fit(ours, SAM(RHO), precision="bf16-mixed")
+    by_hand(reference)
+    fit(plain)
+    gap = (plain.net[0].weight - reference.net[0].weight).norm()
+    assert (ours.net[0].weight - reference.net[0].weight).norm() < 0.2 * gap
+
+
 def test_small_gradients_do_not_vanish_in_16_bits() -> None:
     class Tiny(Module):
         def loss(self, batch: Any) -> Tensor:
