@@ -12,6 +12,7 @@ from tests.contract.run import Outcome, build
 from tests.contract.tasks import BATCH, BATCHES, PLAIN, Task
 
 RHO = 0.5
+DECAY = 0.75
 
 
 def plain_gradients(module: torch.nn.Module, batch: object, index: int) -> dict[str, Tensor]:
@@ -63,7 +64,42 @@ def gradients_are_of_the_worst_point(outcome: Outcome, task: Task) -> None:
             assert error < 0.3 * gap or gap < 1e-5, f"step {number}: {name}"
 
 
+def the_end_is_the_average(outcome: Outcome, task: Task) -> None:
+    """The weights at the end are the moving average of those after each step."""
+    assert outcome.steps, "no step was made"
+    averages: dict[str, Tensor] = {}
+    for step in outcome.steps:
+        for name, value in step.after.items():
+            average = averages.get(name, value)
+            averages[name] = DECAY * average + (1 - DECAY) * value
+    for name, average in averages.items():
+        torch.testing.assert_close(outcome.weights[name], average)
+    last = outcome.steps[-1].after
+    assert any(not torch.equal(outcome.weights[name], last[name]) for name in last)
+
+
 AVERAGING_ROWS = [
+    Row(
+        technique=o.EMA,
+        make=lambda: o.EMA(DECAY),
+        neutral=lambda: o.EMA(0.0),
+        effect=the_end_is_the_average,
+        useless=lambda: o.EMA(0.0),
+        useless_task=PLAIN,
+        rivals=[lambda: o.EMA(0.5)],
+        bad=[
+            ("decay", {"decay": 1.0}),
+            ("decay", {"decay": -0.1}),
+            ("decay", {"decay": math.nan}),
+            ("decay", {"decay": "slow"}),
+            ("every", {"decay": 0.9, "every": 0}),
+            ("every", {"decay": 0.9, "every": 0.5}),
+            ("start", {"decay": 0.9, "start": -1}),
+            ("start", {"decay": 0.9, "start": "soon"}),
+        ],
+        refuses=frozenset({"sharded"}),
+        mixin=(o.OptimizerMixin, "optimization"),
+    ),
     Row(
         technique=o.SAM,
         make=lambda: o.SAM(RHO),
