@@ -2,6 +2,7 @@
 
 import math
 from itertools import cycle
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,7 +79,64 @@ def the_end_is_the_average(outcome: Outcome, task: Task) -> None:
     assert any(not torch.equal(outcome.weights[name], last[name]) for name in last)
 
 
+def optimizers_of(module: Any) -> list[Any]:
+    made = module.configure_optimizers()
+    made = made["optimizer"] if isinstance(made, dict) else made
+    return made if isinstance(made, list) else [made]
+
+
+def weights_return_half_way(outcome: Outcome, task: Task) -> None:
+    """Each step is the optimizer's own, and every third ends half way from where they began."""
+    module = build(task)
+    assert outcome.steps, "no step was made"
+    slow: dict[str, Tensor] = {}
+    counts = [0] * len(optimizers := optimizers_of(module))
+    names = {id(p): name for name, p in module.named_parameters()}
+    for step, rates in zip(outcome.steps, outcome.rates, strict=True):
+        groups = [group for one in optimizers for group in one.param_groups]
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
+        owned = [
+            {names[id(p)] for g in one.param_groups for p in g["params"]} for one in optimizers
+        ]
+        index = owned.index(set(step.before))
+        for name, before in step.before.items():
+            slow.setdefault(name, before)
+        module.load_state_dict(step.before, strict=False)
+        for name, parameter in module.named_parameters():
+            parameter.grad = step.applied.get(name)
+        optimizers[index].step()
+        counts[index] += bool(step.applied)
+        fast = {name: p.detach().clone() for name, p in module.named_parameters()}
+        if step.applied and counts[index] % 3 == 0:
+            for name in step.after:
+                slow[name] = fast[name] = 0.5 * slow[name] + 0.5 * fast[name]
+        for name, after in step.after.items():
+            torch.testing.assert_close(after, fast[name], msg=name)
+    assert max(counts) >= 9
+
+
 AVERAGING_ROWS = [
+    Row(
+        technique=o.Lookahead,
+        make=lambda: o.Lookahead(3, 0.5),
+        neutral=lambda: o.Lookahead(3, 1.0),
+        effect=weights_return_half_way,
+        useless=lambda: o.Lookahead(3, 1.0),
+        useless_task=PLAIN,
+        rivals=[lambda: o.Lookahead(4)],
+        bad=[
+            ("k", {"k": 0}),
+            ("k", {"k": 2.5}),
+            ("k", {"k": "often"}),
+            ("alpha", {"alpha": 0.0}),
+            ("alpha", {"alpha": 1.5}),
+            ("alpha", {"alpha": math.nan}),
+            ("alpha", {"alpha": "half"}),
+        ],
+        refuses=frozenset({"sharded"}),
+        mixin=(o.OptimizerMixin, "optimization"),
+    ),
     Row(
         technique=o.EMA,
         make=lambda: o.EMA(DECAY),
