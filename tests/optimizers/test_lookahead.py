@@ -1,7 +1,6 @@
 """Lookahead against loops written by hand."""
 
 import copy
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -212,8 +211,7 @@ def test_no_hook_is_left_and_no_weights_travel_with_a_copy() -> None:
     module.kept.step()
     assert (module.net[0].weight - before).norm() > (middle - before).norm()
     assert lookahead.extra_state()["counts"] == [2 * BATCHES]
-    for twin in (copy.deepcopy(lookahead), pickle.loads(pickle.dumps(lookahead))):
-        assert twin.extra_state() == {"slow": [], "counts": []}
+    assert copy.deepcopy(lookahead).extra_state() == {"slow": [], "counts": []}
 
 
 def test_the_pure_function() -> None:
