@@ -12,11 +12,9 @@ from lightning_dlopt.core.errors import ArgumentError, CheckpointError
 from lightning_dlopt.core.resume import SavedTechnique
 from lightning_dlopt.core.run_length import RunLength
 from lightning_dlopt.core.sharding import shards_parameters
+from lightning_dlopt.core.slots import Slot, tensor_copies, tensor_slots
 from lightning_dlopt.core.spans import Span, parse_span
 from lightning_dlopt.core.technique import Technique
-
-#: Where a tensor of a module is found: a module's own dict of parameters or buffers, and a name.
-Slot = tuple[dict[str, Any], str]
 
 
 @torch.no_grad()
@@ -76,8 +74,8 @@ class EMA(Technique):
 
     The checkpoint keeps the arguments and the number of steps, the averaged weights in
     ``state_dict`` and the current ones in ``current_model_state``, where Lightning's callback has
-    them. Training can't be resumed from it without this technique, which alone knows of the
-    current weights.
+    them; one that is saved after training has the current ones in this technique's state. Training
+    can't be resumed without this technique, which alone knows of the current weights.
 
     Example:
         >>> EMA(0.999, start="10%")
@@ -101,7 +99,7 @@ class EMA(Technique):
         self._step_seen = 0
         self._begin = 0
         self._is_in_module = False
-        self._was_interrupted = False
+        self._is_over = False
 
     # ---- what Lightning calls ----
 
@@ -159,7 +157,7 @@ class EMA(Technique):
         if not self._averages:
             self._averages = {
                 name: space[key].detach().clone()
-                for name, (space, key) in _slots(pl_module).items()
+                for name, (space, key) in tensor_slots(pl_module).items()
             }
             self._follow(pl_module)
             return
@@ -168,40 +166,40 @@ class EMA(Technique):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the averaged weights into the module."""
-        self._swap(pl_module)
+        if not self._is_over:
+            self._swap(pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the current weights back."""
-        self._swap(pl_module)
+        if not self._is_over:
+            self._swap(pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the averaged weights in the module."""
         self._swap(pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let go of the other weights."""
+        """Stop averaging; a checkpoint may be saved yet."""
         super().teardown(trainer, pl_module, stage)
-        self._forget()
+        self._finish()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Put the current weights back, if it was during validation."""
+        """Put the current weights back, if it was during validation, and stop averaging."""
         super().on_exception(trainer, pl_module, exception)
-        if self._is_in_module:
+        if self._is_in_module and not self._is_over:
             self._swap(pl_module)
-        self._groups = []
-        self._was_interrupted = True  # a checkpoint may be saved yet
+        self._finish()
 
     def extra_state(self) -> dict[str, Any]:
-        """Keep the steps, and the average if nothing else in the checkpoint will have it."""
-        average = dict(self._averages) if self._was_interrupted else {}
-        return {"steps": self._steps, "average": average}
+        """Keep the steps, and the other weights if nothing else in the checkpoint has them."""
+        other = dict(self._averages) if self._is_over else {}
+        return {"steps": self._steps, "other": other, "other_is_current": self._is_in_module}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take up the count of steps."""
         self._steps = state_dict["steps"]
-        self._averages.update(state_dict["average"])
 
     def check_resume(self, saved: list[SavedTechnique]) -> None:
         """Refuse a checkpoint that has another average."""
@@ -215,11 +213,18 @@ class EMA(Technique):
     ) -> None:
         """Take the average out of the module, and load the weights that were current."""
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
-        current = checkpoint.get("current_model_state")
-        if trainer.state.fn != "fit" or current is None or self.decay == 0:
+        if trainer.state.fn != "fit" or self.decay == 0:
             return
-        self._averages = _copies(pl_module)
-        pl_module.load_state_dict(current, strict=pl_module.strict_loading)
+        current = checkpoint.get("current_model_state")
+        state = checkpoint.get("callbacks", {}).get(self.state_key, {})
+        if current is not None:
+            self._averages = tensor_copies(pl_module)
+            pl_module.load_state_dict(current, strict=pl_module.strict_loading)
+        elif state.get("other"):
+            self._averages = {name: tensor.clone() for name, tensor in state["other"].items()}
+            if state["other_is_current"]:
+                self._swap(pl_module)
+                self._is_in_module = False
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy of a module in mid-training is no part of the run
@@ -227,13 +232,18 @@ class EMA(Technique):
 
     # ---- the module's tensors ----
 
+    def _finish(self) -> None:
+        self._groups = []
+        self._averages = {name: average.cpu() for name, average in self._averages.items()}
+        self._is_over = True
+
     def _follow(self, pl_module: LightningModule) -> None:
         """Look up the module's tensors; those that are new or changed in shape start afresh."""
         if not self._averages:
             return
         averages: dict[str, Tensor] = {}
         by_kind: dict[Any, tuple[list[Tensor], list[Slot]]] = {}
-        for name, (space, key) in _slots(pl_module).items():
+        for name, (space, key) in tensor_slots(pl_module).items():
             value, average = space[key], self._averages.get(name)
             if average is None or average.shape != value.shape:
                 average = value.detach().clone()
@@ -275,25 +285,3 @@ class EMA(Technique):
         checkpoint["state_dict"], current = both[::-1] if self._is_in_module else both
         if "callbacks" in checkpoint:
             checkpoint["current_model_state"] = current
-
-
-def _slots(module: torch.nn.Module) -> dict[str, Slot]:
-    """Return where the module's parameters and buffers are, by name; each tensor once."""
-    slots: dict[str, Slot] = {}
-    seen: set[int] = set()
-    for prefix, part in module.named_modules():
-        space = vars(part)
-        parameters, buffers = space.get("_parameters"), space.get("_buffers")
-        if parameters is None or buffers is None:  # a scripted module
-            parameters = dict(part.named_parameters(recurse=False))
-            buffers = dict(part.named_buffers(recurse=False))
-        for tensors in (parameters, buffers):
-            for name, tensor in tensors.items():
-                if tensor is not None and id(tensor) not in seen:
-                    seen.add(id(tensor))
-                    slots[f"{prefix}.{name}".lstrip(".")] = tensors, name
-    return slots
-
-
-def _copies(module: torch.nn.Module) -> dict[str, Tensor]:
-    return {name: space[key].detach().clone() for name, (space, key) in _slots(module).items()}

@@ -165,6 +165,35 @@ def test_checkpoints_saved_while_the_average_is_in_the_module(hook: str, tmp_pat
             assert torch.equal(value, after.state_dict()[name]), name
 
 
+def test_a_checkpoint_saved_after_training_resumes_exactly(tmp_path: Path) -> None:
+    whole, part, after = Module(), Module(), Module()
+    fit(whole, EMA(0.8), max_epochs=3)
+    trainer = fit(part, EMA(0.8), max_epochs=1)
+    trainer.save_checkpoint(tmp_path / "after.ckpt")
+    fit(after, EMA(0.8), resume=tmp_path / "after.ckpt", max_epochs=3)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, after.state_dict()[name]), name
+
+
+def test_validation_after_training_leaves_the_average_where_it_is() -> None:
+    module = Module()
+    trainer = fit(module, EMA(0.8))
+    average = module.net[0].weight.detach().clone()
+    module.validated.clear()
+    trainer.validate(module, loader(), verbose=False)
+    assert all(
+        torch.equal(weights, average) for weights in [*module.validated, module.net[0].weight]
+    )
+
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    module.validation_step = fail  # type: ignore[method-assign]
+    with pytest.raises(ZeroDivisionError):
+        trainer.validate(module, loader(), verbose=False)
+    assert torch.equal(module.net[0].weight, average)
+
+
 class Fails(Module):
     failing = True
 
