@@ -9,10 +9,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MeanMetric
 
-from lightning_dlopt import SAM, Technique, perturb_weights
+from lightning_dlopt import EMA, SAM, Lookahead, Technique, perturb_weights
 from tests.quiet import QUIET
 
 RHO = 0.3
@@ -259,6 +260,28 @@ def test_a_gradient_that_is_not_finite_shows() -> None:
     module = Overflows()
     fit(module, SAM(RHO))
     assert module.net[0].weight.isnan().all()
+
+
+def test_activations_that_are_recomputed() -> None:
+    class Recomputes(Module):
+        def loss(self, batch: Any) -> Tensor:
+            self.calls += 1
+            hidden = checkpoint(self.net[:3], batch[0], use_reentrant=False)
+            target = batch[1] * random.uniform(0.9, 1.1)
+            return functional.mse_loss(self.net[3:](hidden), target)
+
+    ours, reference = Recomputes(), Module()
+    fit(ours, SAM(RHO))
+    by_hand(reference)
+    for name, value in ours.net.named_parameters():
+        torch.testing.assert_close(value, reference.net.get_parameter(name), msg=name)
+
+
+def test_it_stands_beside_the_other_averages() -> None:
+    ours, reference = Module(), Module()
+    fit(ours, EMA(0.0001), Lookahead(1, 0.9999), SAM(RHO))
+    by_hand(reference)
+    assert_same(ours, reference, rtol=0.01, atol=0.01)
 
 
 def test_optimizers_that_call_their_closure_several_times() -> None:
