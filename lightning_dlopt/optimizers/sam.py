@@ -80,7 +80,8 @@ class SAM(Technique):
     batch norms and other buffers, metrics, counters, and what ``training_step`` returns beside the
     loss; the returned loss itself is that of the second pass. The second pass starts from the
     same state and the same global random generators as the first. Not muted are calls that go
-    around the module: ``print``, a logger's ``experiment``.
+    around the module: ``print``, a logger's ``experiment``. Until the backward pass is over,
+    ``on_before_backward`` included, the module has the moved weights.
 
     Under gradient accumulation each batch is moved by its own gradient (the paper's m-sharpness),
     so N batches of b aren't quite one of N·b. Under DDP the direction is that of the gradient
