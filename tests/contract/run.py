@@ -137,12 +137,16 @@ class Recorder(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         outcome = self.outcome
-        outcome.weights = {k: whole(v).clone() for k, v in pl_module.state_dict().items()}
         outcome.optimizers = copy.deepcopy([one.state_dict() for one in trainer.optimizers])
         outcome.schedulers = [one.scheduler.state_dict() for one in trainer.lr_scheduler_configs]
         outcome.global_generators = global_generators()
         for hook in self.hooks:
             hook.remove()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # not in on_train_end, where a technique that a module brings has its turn after this one
+        state = pl_module.state_dict()
+        self.outcome.weights = {name: whole(value).clone() for name, value in state.items()}
 
 
 class StopAtEpochEnd(Callback):

@@ -1,0 +1,110 @@
+"""What a forward pass may change besides the weights, to be put back after an extra pass."""
+
+import random
+from collections import deque
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+#: What torch and Lightning keep in every module; not the user's state.
+_FRAMEWORK = frozenset(vars(LightningModule()))
+
+
+class ModuleState:
+    """A module's state at one moment: buffers, metric states, counters and other attributes.
+
+    Kept are the attributes of every submodule, with the contents of tensors that have no gradient
+    and of lists, dicts, sets and deques; what lies deeper is not looked into.
+
+    Args:
+        module: the module whose state is kept. Its parameters aren't.
+
+    Example:
+        >>> norm = nn.BatchNorm1d(2)
+        >>> state = ModuleState(norm)
+        >>> _ = norm(torch.randn(4, 2))
+        >>> state.restore_attributes(), state.restore_contents()
+        (None, None)
+        >>> norm.running_mean, int(norm.num_batches_tracked)
+        (tensor([0., 0.]), 0)
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._spaces: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self._tensors: dict[int, tuple[Tensor, Tensor]] = {}
+        self._containers: dict[int, tuple[Any, Any]] = {}
+        for part in module.modules():
+            space = vars(part)
+            names = space.keys() - _FRAMEWORK
+            if names:
+                self._keep(space, {name: space[name] for name in names})
+            buffers = space.get("_buffers")
+            if buffers is None:  # a scripted module
+                buffers = dict(part.named_buffers(recurse=False))
+            if buffers:
+                self._keep(buffers, dict(buffers))
+
+    def restore_attributes(self) -> None:
+        """Bind every attribute to what it was bound to, and fill lists and dicts as they were."""
+        for space, kept in self._spaces:
+            for name in space.keys() - kept.keys() - _FRAMEWORK:
+                del space[name]
+            space.update(kept)
+        for container, copy in self._containers.values():
+            container.clear()
+            (container.extend if isinstance(container, list | deque) else container.update)(copy)
+
+    def restore_contents(self) -> None:
+        """Fill every tensor as it was; not while a backward pass still needs what is in it."""
+        with torch.no_grad():
+            for tensor, copy in self._tensors.values():
+                tensor.copy_(copy)
+
+    def _keep(self, space: dict[str, Any], kept: dict[str, Any]) -> None:
+        self._spaces.append((space, kept))
+        for value in kept.values():
+            if isinstance(value, Tensor):
+                if id(value) not in self._tensors and _is_state(value):
+                    self._tensors[id(value)] = value, value.clone()
+            elif isinstance(value, list | dict | set | deque):
+                self._containers[id(value)] = value, value.copy()
+
+
+def _is_state(tensor: Tensor) -> bool:
+    # results have a gradient, and what was made in inference mode can't be changed in training
+    return not (tensor.requires_grad or tensor.is_inference() or is_lazy(tensor))
+
+
+class GlobalGenerators:
+    """The states of the global generators: torch's on the CPU and one device, Python's, NumPy's.
+
+    Args:
+        device: the device whose generator is kept besides the CPU's.
+
+    Example:
+        >>> before = GlobalGenerators(torch.device("cpu"))
+        >>> first = torch.rand(())
+        >>> before.restore()
+        >>> bool(torch.rand(()) == first)
+        True
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._torch = torch.get_rng_state()
+        if device.type != "cpu":
+            self._on_device = torch.get_device_module(device).get_rng_state(device)
+        self._python = random.getstate()
+        self._numpy = np.random.get_state()  # noqa: NPY002
+
+    def restore(self) -> None:
+        """Set the generators to the states that were kept."""
+        torch.set_rng_state(self._torch)
+        if self._device.type != "cpu":
+            torch.get_device_module(self._device).set_rng_state(self._on_device, self._device)
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)  # noqa: NPY002

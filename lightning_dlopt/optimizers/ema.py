@@ -1,0 +1,287 @@
+"""An exponential moving average of the weights, which is validated and kept."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from lightning_dlopt.core.checks import check_integer, check_number
+from lightning_dlopt.core.errors import ArgumentError, CheckpointError
+from lightning_dlopt.core.resume import SavedTechnique
+from lightning_dlopt.core.run_length import RunLength
+from lightning_dlopt.core.sharding import shards_parameters
+from lightning_dlopt.core.slots import Slot, tensor_copies, tensor_slots
+from lightning_dlopt.core.spans import Span, parse_span
+from lightning_dlopt.core.technique import Technique
+
+
+@torch.no_grad()
+def update_average_(averages: Sequence[Tensor], values: Sequence[Tensor], decay: float) -> None:
+    """Move each average towards its value, in place: ``decay * average + (1 - decay) * value``.
+
+    Args:
+        averages: tensors of any shapes, floating point; of other dtypes they become the value.
+        values: one for each, of the same shape, dtype and device.
+        decay: how much of the average stays, in [0, 1].
+
+    Example:
+        >>> average = torch.tensor([1.0])
+        >>> update_average_([average], [torch.tensor([2.0])], decay=0.75)
+        >>> average
+        tensor([1.2500])
+    """
+    if averages and all(average.is_floating_point() for average in averages):
+        torch._foreach_lerp_(list(averages), list(values), 1.0 - decay)
+        return
+    for average, value in zip(averages, values, strict=True):
+        if average.is_floating_point() or average.is_complex():
+            average.lerp_(value, 1.0 - decay)
+        else:
+            average.copy_(value)
+
+
+class EMA(Technique):
+    """Keep an exponential moving average of the weights, and validate and end with it.
+
+    Training itself goes on as without it. After every step the average becomes ``decay * average
+    + (1 - decay) * weights``; the first time it is a copy. Validation runs with the averaged
+    weights, checkpoints have them in ``state_dict`` (so that ``load_from_checkpoint`` gives them),
+    and after training the module keeps them. The average reaches back ``1 / (1 - decay)`` steps
+    or so, and smooths their noise as a falling learning rate does.
+
+    Source: B. T. Polyak, A. B. Juditsky, Acceleration of Stochastic Approximation by Averaging,
+    1992, for averaging; the exponential form as in A. Tarvainen, H. Valpola, Mean Teachers Are
+    Better Role Models, 2017, arXiv:1703.01780. It does what Lightning's ``EMAWeightAveraging``
+    does, with all tensors in one call, without a second module, and also in weights-only
+    checkpoints; and whole-number buffers, such as a count of batches, are copied, not averaged.
+
+    Buffers of floating point, such as the statistics of batch norms, are averaged like weights.
+    The average has the weights' precision: where these have 16 bits, a ``decay`` near 1 rounds to
+    no change at all. Under DDP each process keeps its own average, of equal weights.
+
+    Args:
+        decay: how much of the average stays at each update, in [0, 1); 0 does nothing.
+        every: after how many optimizer steps it is updated. Under manual optimization a batch
+            counts as one step.
+        start: span of training before the first update; until then nothing is averaged.
+
+    Raises:
+        ArgumentError: if a value is outside its range.
+        ArgumentTypeError: if an argument has another type.
+        TechniqueError: before the first step, if the strategy shards the weights.
+
+    The checkpoint keeps the arguments and the number of steps, the averaged weights in
+    ``state_dict`` and the current ones in ``current_model_state``, where Lightning's callback has
+    them; one that is saved after training has the current ones in this technique's state. Training
+    can't be resumed without this technique, which alone knows of the current weights.
+
+    Example:
+        >>> EMA(0.999, start="10%")
+        EMA(decay=0.999, start='10%')
+    """
+
+    exclusive: ClassVar[str | None] = "weight average"
+    required_on_resume: ClassVar[bool] = True
+
+    def __init__(self, decay: float, every: int = 1, start: Span = 0) -> None:
+        self.decay = check_number(self, "decay", decay, "[0, 1)")
+        self.every = check_integer(self, "every", every, "[1, inf)")
+        self._start = parse_span(start, self, "start")
+        self.start = start
+        self._forget()
+
+    def _forget(self) -> None:
+        self._averages: dict[str, Tensor] = {}
+        self._groups: list[tuple[list[Tensor], list[Slot]]] = []
+        self._steps = 0
+        self._step_seen = 0
+        self._begin = 0
+        self._is_in_module = False
+        self._is_over = False
+
+    # ---- what Lightning calls ----
+
+    def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse what it can't work with, and see to the checkpoints."""
+        self._forget()
+        if shards_parameters(trainer):
+            raise self.refuse(
+                f"{type(trainer.strategy).__name__} shards the weights, and an average of shards "
+                "can't be saved: use strategy='ddp' or a single device"
+            )
+
+        def around_save(save: Callable[..., None]) -> Callable[..., None]:
+            def with_average(checkpoint: dict[str, Any]) -> None:
+                self._put_into(checkpoint, pl_module)
+                save(checkpoint)
+
+            return with_average
+
+        # the module's hook, since a weights-only checkpoint calls no callback's
+        if self.decay > 0:
+            self.patch(pl_module, "on_save_checkpoint", around_save)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Resolve when to start, now that the length of the run is known."""
+        run = RunLength.of(trainer, automatic=pl_module.automatic_optimization)
+        try:
+            self._begin = self._start.steps(run)
+        except ArgumentError as error:
+            raise ArgumentError(f"{self!r}: {error}") from error
+        self._step_seen = trainer.global_step
+        if self.decay == 0:
+            self.warn_no_effect("decay is 0, so that the average is the weights themselves")
+        elif run.total is not None and self._begin >= run.total and not run.trial:
+            self.warn_no_effect(f"start is step {self._begin}, and the run has {run.total} steps")
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Notice at each epoch's start what has become of the module's tensors."""
+        if self.decay > 0 and (batch_idx == 0 or not self._groups):
+            self._follow(pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update the average if a step was made."""
+        step = trainer.global_step
+        if step == self._step_seen or self.decay == 0:
+            return
+        self._step_seen = step
+        since, self._steps = self._steps - self._begin, self._steps + 1
+        if since < 0 or since % self.every:
+            return
+        if not self._averages:
+            self._averages = {
+                name: space[key].detach().clone()
+                for name, (space, key) in tensor_slots(pl_module).items()
+            }
+            self._follow(pl_module)
+            return
+        for averages, slots in self._groups:
+            update_average_(averages, [space[key] for space, key in slots], self.decay)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the averaged weights into the module."""
+        if not self._is_over:
+            self._swap(pl_module)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the current weights back."""
+        if not self._is_over:
+            self._swap(pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the averaged weights in the module."""
+        self._swap(pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Stop averaging; a checkpoint may be saved yet."""
+        super().teardown(trainer, pl_module, stage)
+        self._finish()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Put the current weights back, if it was during validation, and stop averaging."""
+        super().on_exception(trainer, pl_module, exception)
+        if self._is_in_module and not self._is_over:
+            self._swap(pl_module)
+        self._finish()
+
+    def extra_state(self) -> dict[str, Any]:
+        """Keep the steps, and the other weights if nothing else in the checkpoint has them."""
+        other = dict(self._averages) if self._is_over else {}
+        return {"steps": self._steps, "other": other, "other_is_current": self._is_in_module}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take up the count of steps."""
+        self._steps = state_dict["steps"]
+
+    def check_resume(self, saved: list[SavedTechnique]) -> None:
+        """Refuse a checkpoint that has another average."""
+        for other in saved:
+            if other.exclusive == self.exclusive and other.name != self.state_key:
+                saved_with = f"the checkpoint was saved with {other.name}"
+                raise CheckpointError(f"{saved_with}, but this run has {self!r}: resume with that")
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take the average out of the module, and load the weights that were current."""
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        if trainer.state.fn != "fit" or self.decay == 0:
+            return
+        current = checkpoint.get("current_model_state")
+        state = checkpoint.get("callbacks", {}).get(self.state_key, {})
+        if current is not None:
+            self._averages = tensor_copies(pl_module)
+            pl_module.load_state_dict(current, strict=pl_module.strict_loading)
+        elif state.get("other"):
+            self._averages = {name: tensor.clone() for name, tensor in state["other"].items()}
+            if state["other_is_current"]:
+                self._swap(pl_module)
+                self._is_in_module = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy of a module in mid-training is no part of the run
+        return {**super().__getstate__(), **vars(EMA(self.decay, self.every, self.start))}
+
+    # ---- the module's tensors ----
+
+    def _finish(self) -> None:
+        self._groups = []
+        self._averages = {name: average.cpu() for name, average in self._averages.items()}
+        self._is_over = True
+
+    def _follow(self, pl_module: LightningModule) -> None:
+        """Look up the module's tensors; those that are new or changed in shape start afresh."""
+        if not self._averages:
+            return
+        averages: dict[str, Tensor] = {}
+        by_kind: dict[Any, tuple[list[Tensor], list[Slot]]] = {}
+        for name, (space, key) in tensor_slots(pl_module).items():
+            value, average = space[key], self._averages.get(name)
+            if average is None or average.shape != value.shape:
+                average = value.detach().clone()
+            averages[name] = average.to(value)
+            kind = by_kind.setdefault((value.device, value.dtype), ([], []))
+            kind[0].append(averages[name])
+            kind[1].append((space, key))
+        self._averages, self._groups = averages, list(by_kind.values())
+
+    @torch.no_grad()
+    def _swap(self, pl_module: LightningModule) -> None:
+        if not self._averages:
+            return
+        self._follow(pl_module)
+        for averages, slots in self._groups:
+            for average, (space, key) in zip(averages, slots, strict=True):
+                value = space[key].clone()
+                space[key].copy_(average)
+                average.copy_(value)
+        self._is_in_module = not self._is_in_module
+
+    def _put_into(self, checkpoint: dict[str, Any], pl_module: LightningModule) -> None:
+        """Give a checkpoint the average, and the current weights if it is one to resume from."""
+        if not self._averages:
+            return
+        self._follow(pl_module)
+        held: list[tuple[Tensor, Tensor]] = []
+        # the tensors change places for a moment, so that the module's own state_dict names them
+        for averages, slots in self._groups:
+            for average, (space, key) in zip(averages, slots, strict=True):
+                held.append((space[key], space[key].data))
+                space[key].data = average
+        try:
+            other = pl_module.state_dict()
+        finally:
+            for tensor, data in held:
+                tensor.data = data
+        both = other, checkpoint["state_dict"]
+        checkpoint["state_dict"], current = both[::-1] if self._is_in_module else both
+        if "callbacks" in checkpoint:
+            checkpoint["current_model_state"] = current
