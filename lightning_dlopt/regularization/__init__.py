@@ -1,5 +1,23 @@
 """Regularization: callbacks, the mixin, and plain functions."""
 
+from lightning_dlopt.regularization.elastic_net import ElasticNet
+from lightning_dlopt.regularization.l1 import L1
+from lightning_dlopt.regularization.l2 import L2
 from lightning_dlopt.regularization.mixin import RegularizationMixin
+from lightning_dlopt.regularization.penalties import (
+    add_elastic_net_gradient_,
+    elastic_net_penalty,
+    soft_threshold_,
+    zero_share,
+)
 
-__all__ = ["RegularizationMixin"]
+__all__ = [
+    "L1",
+    "L2",
+    "ElasticNet",
+    "RegularizationMixin",
+    "add_elastic_net_gradient_",
+    "elastic_net_penalty",
+    "soft_threshold_",
+    "zero_share",
+]
