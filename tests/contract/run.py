@@ -101,13 +101,10 @@ class Recorder(Callback):
         self.hooks: list[Any] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
-
         def finish(optimizer: Any, args: Any, kwargs: Any) -> None:
-            step = self.outcome.steps[-1]
+            step, names = self.outcome.steps[-1], self.names
             step.applied, step.after = gradients(optimizer, names), weights(optimizer, names)
 
-        self.names = names
         # registered last, so it sees what other hooks after the step have done
         self.hooks = [one.register_step_post_hook(finish) for one in trainer.optimizers]
 
@@ -127,6 +124,8 @@ class Recorder(Callback):
         self.outcome.batches.append(float(first_tensor(batch).double().sum()))
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        # not earlier: after a forward pass a sharded module shows other, gathered parameters
+        self.names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
         groups = [group for one in trainer.optimizers for group in one.param_groups]
         self.outcome.rates.append(tuple(float(group["lr"]) for group in groups))
         gradients = [p.grad for g in groups for p in g["params"] if p.grad is not None]
