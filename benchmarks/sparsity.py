@@ -29,9 +29,9 @@ from lightning_dlopt import (
 ARMS: dict[str, list[Technique]] = {
     "none": [],
     "L1, subgradient": [L1(1e-4)],
-    "L1, proximal": [L1(0.1, method="proximal")],
+    "L1, proximal": [L1(0.05, method="proximal")],
     "L2": [L2(5e-4)],
-    "ElasticNet, proximal": [ElasticNet(l1=0.1, l2=0.5, method="proximal")],
+    "ElasticNet, proximal": [ElasticNet(l1=0.05, l2=0.1, method="proximal")],
 }
 
 
@@ -67,7 +67,7 @@ def train(techniques: list[Technique], epochs: int, seed: int) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
