@@ -30,6 +30,7 @@ ARMS: dict[str, list[Technique]] = {
     "none": [],
     "L1, subgradient": [L1(1e-4)],
     "L1, proximal": [L1(0.05, method="proximal")],
+    "L1, proximal, stronger": [L1(0.1, method="proximal")],
     "L2": [L2(5e-4)],
     "ElasticNet, proximal": [ElasticNet(l1=0.05, l2=0.1, method="proximal")],
 }
