@@ -10,11 +10,13 @@ from lightning_dlopt.regularization.penalties import (
     soft_threshold_,
     zero_share,
 )
+from lightning_dlopt.regularization.penalty_base import Penalty
 
 __all__ = [
     "L1",
     "L2",
     "ElasticNet",
+    "Penalty",
     "RegularizationMixin",
     "add_elastic_net_gradient_",
     "elastic_net_penalty",

@@ -76,17 +76,19 @@ def add_elastic_net_gradient_(
 ) -> None:
     """Add ``l1 * sign(w) + 2 * l2 * w`` to the gradients in place.
 
-    The same as the backward pass of :func:`elastic_net_penalty`, to rounding, without its graph and
-    its temporaries. A parameter without a gradient gets one, as it would there.
+    The same as the backward pass of :func:`elastic_net_penalty` without its graph and temporaries;
+    equal up to the order of the additions, a rounding error of the largest term. A parameter
+    without a gradient gets one, as it would there.
 
     Args:
         parameters: tensors with dense gradients; those without ``requires_grad`` are left out,
             one that comes twice counts once. Of sharded tensors, each rank's own shard is moved.
         l1: strength of the absolute values, at least 0.
         l2: strength of the squares, at least 0.
-        compiled: use a kernel made by ``torch.compile``, which passes over memory once. It needs
-            what that needs (on the CPU a C++ compiler).
-        workspace: buffers kept between calls, which many small parameters are gathered in.
+        compiled: on the CPU, use a kernel made by ``torch.compile`` for large tensors, which passes
+            over memory once. It needs a C++ compiler.
+        workspace: a :class:`tensor_groups.Workspace`: buffers kept between calls, which many small
+            parameters are gathered in.
 
     Raises:
         ArgumentError: if a gradient is sparse.

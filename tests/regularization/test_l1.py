@@ -191,6 +191,22 @@ def test_sparse_gradients_are_refused() -> None:
     fit(Sparse(), [L1(0.1, method="proximal")])
 
 
+def test_sparse_gradients_from_elsewhere_are_refused_at_the_first_step() -> None:
+    class Functional(Regression):
+        def __init__(self) -> None:
+            super().__init__(make=partial(torch.optim.SGD, lr=0.1))
+            self.table = nn.Parameter(torch.ones(4, 2))
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            rows = nn.functional.embedding(torch.tensor([1]), self.table, sparse=True)
+            return super().training_step(batch, batch_idx) + rows.sum()
+
+    module = Functional()
+    with pytest.raises(TechniqueError, match=r"L1\(.*is sparse"):
+        fit(module, [L1(0.1)])
+    assert torch.equal(module.table, torch.ones(4, 2))
+
+
 def test_an_optimizer_that_maximizes_is_refused() -> None:
     make = partial(SGD, maximize=True)
     with pytest.raises(TechniqueError, match="maximize=True"):
