@@ -4,7 +4,7 @@ Plain functions on tensors; the callbacks :class:`L1`, :class:`L2` and :class:`E
 them. The penalty is ``l1 * sum |w| + l2 * sum w**2``, without a factor of one half.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -19,9 +19,8 @@ from lightning_dlopt.regularization.tensor_groups import (
 )
 
 
-def distinct(parameters: Iterable[Tensor]) -> list[Tensor]:
-    """Return the tensors that are trained (``requires_grad``), each once."""
-    return list({id(p): p for p in parameters if p.requires_grad}.values())
+def _distinct(parameters: Iterable[Tensor]) -> list[Tensor]:
+    return list({id(p): p for p in parameters}.values())
 
 
 def _total(sums: list[Tensor]) -> Tensor:
@@ -35,8 +34,8 @@ def elastic_net_penalty(parameters: Iterable[Tensor], l1: float, l2: float) -> T
     The gradient is ``l1 * sign(w) + 2 * l2 * w``, with ``sign(0) = 0``.
 
     Args:
-        parameters: tensors of any shape; those without ``requires_grad`` are left out, and one
-            that comes twice counts once. Sums over bfloat16 and float16 are taken in float32.
+        parameters: tensors of any shape; one that comes twice counts once. Sums over bfloat16 and
+            float16 are taken in float32.
         l1: strength of the absolute values, at least 0.
         l2: strength of the squares, at least 0. A decay of ``2 * l2`` in SGD is the same.
 
@@ -51,7 +50,7 @@ def elastic_net_penalty(parameters: Iterable[Tensor], l1: float, l2: float) -> T
     l1 = check_number("elastic_net_penalty", "l1", l1, "[0, inf)")
     l2 = check_number("elastic_net_penalty", "l2", l2, "[0, inf)")
     terms: list[Tensor] = []
-    tensors = distinct(parameters)
+    tensors = _distinct(parameters)
     if not tensors:
         return torch.zeros(())
     for w in tensors:
@@ -103,7 +102,7 @@ def add_elastic_net_gradient_(
     l2 = check_number("add_elastic_net_gradient_", "l2", l2, "[0, inf)")
     if l1 == 0 and l2 == 0:
         return
-    weights = distinct(parameters)
+    weights = _distinct(parameter for parameter in parameters if parameter.requires_grad)
     gradients: list[Tensor] = []
     for w in weights:
         gradient = w.grad
@@ -134,8 +133,8 @@ def soft_threshold_(
     NaN stays NaN.
 
     Args:
-        parameters: tensors of any shape; those without ``requires_grad`` are left out, one that
-            comes twice is moved once.
+        parameters: tensors of any shape; one that comes twice is moved once. Of sharded tensors,
+            each rank's own shard is moved.
         threshold: at least 0.
         scale: factor of what is left, in [0, 1].
         compiled: as in :func:`add_elastic_net_gradient_`.
@@ -151,21 +150,21 @@ def soft_threshold_(
     scale = check_number("soft_threshold_", "scale", scale, "[0, 1]")
     if threshold == 0 and scale == 1:
         return
-    weights = distinct(parameters)
-    shrink_(weights, threshold, scale, compiled, workspace or Workspace(keep=False))
+    space = workspace or Workspace(keep=False)
+    shrink_(_distinct(parameters), threshold, scale, compiled, space)
 
 
 @torch.no_grad()
 def zero_share(parameters: Iterable[Tensor]) -> Tensor:
     """Return which share of all elements is exactly 0, in [0, 1]; 0 if there are none.
 
-    Frozen parameters count, one that comes twice counts once.
+    One that comes twice counts once; of sharded tensors, all shards count.
 
     Example:
         >>> zero_share([torch.tensor([0.0, 2.0, 0.0, 1.0])]).item()
         0.5
     """
-    tensors: Sequence[Tensor] = list({id(p): p for p in parameters}.values())
+    tensors = _distinct(parameters)
     elements = sum(p.numel() for p in tensors)
     if elements == 0:
         return torch.zeros(())

@@ -145,15 +145,16 @@ class Penalty(Technique, ABC):
         run = self._run
         if run is None:
             return
+        share = self._share(run, pl_module, optimizer)
         if is_logging_step(trainer) and run.logged_batch != trainer.fit_loop.total_batch_idx:
             run.logged_batch = trainer.fit_loop.total_batch_idx
-            self._log(run, trainer, pl_module)
+            self._log(run, pl_module)
         run.stepping.discard(id(optimizer))
         parameters = (p for group in optimizer.param_groups for p in group["params"])
         # without any gradient there is no step to take part in
         if not run.in_loss and any(p.grad is not None for p in parameters):
             run.has_acted = True
-            self.before_step(trainer, optimizer, self._share(run, pl_module, optimizer))
+            self.before_step(trainer, optimizer, share)
             run.stepping.add(id(optimizer))
 
     def before_step(self, trainer: Trainer, optimizer: Optimizer, share: Share) -> None:
@@ -285,12 +286,9 @@ class Penalty(Technique, ABC):
                     f"torch.compile failed ({type(error).__name__}): train with compile=False"
                 ) from error
 
-    def _log(self, run: Run, trainer: Trainer, pl_module: LightningModule) -> None:
-        parameters = [
-            parameter
-            for optimizer in trainer.optimizers
-            for parameter in self._share(run, pl_module, optimizer).parameters
-        ]
+    def _log(self, run: Run, pl_module: LightningModule) -> None:
+        # of all optimizers; those that don't step now may have their parameters frozen for it
+        parameters = [p for share in run.shares.values() for p in share.parameters]
         value = elastic_net_penalty(parameters, *self.strengths)
         pl_module.log(f"{self.log_name}_penalty{run.log_suffix}", value)
         if self.method == "proximal":

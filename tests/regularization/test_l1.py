@@ -11,9 +11,9 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch import nn
 
-from lightning_dlopt import L1, L2, TechniqueError
+from lightning_dlopt import L1, L2, NoEffectWarning, TechniqueError
 from lightning_dlopt.regularization import penalty_base
-from tests.regularization.regression import Regression, fit
+from tests.regularization.regression import Regression, fit, loader
 
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 
@@ -159,6 +159,46 @@ def test_logs_at_the_interval_and_computes_at_no_other_step(
             assert metrics["l1_zero_share"] == pytest.approx(expected[1])
     if shares:
         assert logged[2]["l1_zero_share"] > 0
+
+
+class Toggles(Regression):
+    """Two optimizers, each with the other's parameters frozen while it is at work."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        for optimizer in self.optimizers():  # type: ignore[union-attr]
+            self.toggle_optimizer(optimizer)
+            optimizer.zero_grad()
+            self.manual_backward(super().training_step(batch, batch_idx))
+            optimizer.step()
+            self.untoggle_optimizer(optimizer)
+
+    def configure_optimizers(self) -> Any:
+        return [torch.optim.SGD(self.net[i].parameters(), lr=0.1) for i in (0, 2)]
+
+
+def test_optimizers_that_are_toggled() -> None:
+    logger, first = Written(), Toggles()
+    expected = 0.05 * sum(first.net[i].weight.abs().sum().item() for i in (0, 2))
+    fit(first, [L1(0.05)], logger=logger, log_every_n_steps=1)
+    assert logger.steps[min(logger.steps)]["l1_penalty"] == pytest.approx(expected, rel=1e-5)
+    theirs = Regression(l1=0.05)
+    optimizers = [torch.optim.SGD(theirs.net[i].parameters(), lr=0.1) for i in (0, 2)]
+    for _ in range(2):
+        for batch in loader():
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+                theirs.training_step(batch, 0).backward()
+                optimizer.step()
+    assert_close(first, theirs)
+
+
+def test_what_no_optimizer_has_is_told() -> None:
+    with pytest.warns(NoEffectWarning, match="belongs to an optimizer"):
+        fit(HalfUsed(), [L1(0.1, ["never_stepped.*"])])
 
 
 def test_two_of_a_class_add_up_and_log_apart() -> None:

@@ -112,12 +112,13 @@ def test_nan_is_not_hidden(size: int) -> None:
     assert w.isnan().all()
 
 
-def test_frozen_tensors_are_left_alone() -> None:
-    w = nn.Parameter(torch.ones(3), requires_grad=False)
+def test_tensors_that_are_not_trained() -> None:
+    w = torch.ones(3)
     add_elastic_net_gradient_([w], 1.0, 1.0)
-    soft_threshold_([w], 0.5)
     assert w.grad is None
-    assert torch.equal(w, torch.ones(3))
+    assert elastic_net_penalty([w], 1.0, 1.0).item() == 6
+    soft_threshold_([w], 0.25)
+    assert torch.equal(w, torch.full((3,), 0.75))
 
 
 def test_a_workspace_follows_another_list_of_tensors() -> None:
