@@ -61,3 +61,9 @@ def fit(
     trainer = Trainer(callbacks=list(callbacks), **settings)
     trainer.fit(module, loader(batch_size))
     return module
+
+
+def assert_close(left: nn.Module, right: nn.Module, **tolerance: float) -> None:
+    """Two modules have the same weights, to float32 rounding by default."""
+    for name, tensor in left.state_dict().items():
+        torch.testing.assert_close(tensor, right.state_dict()[name], **tolerance)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import nn, optim
+from torch import optim
 
 from lightning_dlopt import L1, L2, Technique, TechniqueError
 from lightning_dlopt.regularization.l2 import COUPLED
-from tests.regularization.regression import Regression, fit
+from tests.regularization.regression import Regression, assert_close, fit
 
 ALL = "all"
 
@@ -23,11 +23,6 @@ class Everything(Regression):
 
     def penalty(self) -> Any:
         return sum(self.l2 * (p * p).sum() for p in self.parameters())
-
-
-def assert_close(left: nn.Module, right: nn.Module, **tolerance: float) -> None:
-    for name, tensor in left.state_dict().items():
-        torch.testing.assert_close(tensor, right.state_dict()[name], **tolerance)
 
 
 def rate(kind: type[Any]) -> float:

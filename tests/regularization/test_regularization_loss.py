@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_dlopt import L1, L2, ElasticNet, RegularizationMixin, Technique, TechniqueError
-from tests.regularization.regression import Regression, fit
+from tests.regularization.regression import Regression, assert_close, fit
 
 
 class Brought(RegularizationMixin, Regression):
@@ -34,11 +34,6 @@ class OnlyLooks(Brought):
 
 def penalties() -> list[Technique]:
     return [L1(0.02), L2(0.03), ElasticNet(0.01, 0.02, ["net.2.*"])]
-
-
-def assert_close(left: nn.Module, right: nn.Module) -> None:
-    for name, tensor in left.state_dict().items():
-        torch.testing.assert_close(tensor, right.state_dict()[name], msg=name)
 
 
 def test_the_value_and_the_gradient_are_those_of_the_techniques() -> None:
