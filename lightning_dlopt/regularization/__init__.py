@@ -1,5 +1,25 @@
 """Regularization: callbacks, the mixin, and plain functions."""
 
+from lightning_dlopt.regularization.elastic_net import ElasticNet
+from lightning_dlopt.regularization.l1 import L1
+from lightning_dlopt.regularization.l2 import L2
 from lightning_dlopt.regularization.mixin import RegularizationMixin
+from lightning_dlopt.regularization.penalties import (
+    add_elastic_net_gradient_,
+    elastic_net_penalty,
+    soft_threshold_,
+    zero_share,
+)
+from lightning_dlopt.regularization.penalty_base import Penalty
 
-__all__ = ["RegularizationMixin"]
+__all__ = [
+    "L1",
+    "L2",
+    "ElasticNet",
+    "Penalty",
+    "RegularizationMixin",
+    "add_elastic_net_gradient_",
+    "elastic_net_penalty",
+    "soft_threshold_",
+    "zero_share",
+]

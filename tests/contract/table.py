@@ -3,10 +3,11 @@
 from tests.contract.row import Row
 from tests.contract.table_averaging import AVERAGING_ROWS
 from tests.contract.table_clipping import CLIPPING_ROWS
+from tests.contract.table_penalties import PENALTY_ROWS
 from tests.contract.table_schedules import SCHEDULE_ROWS
 from tests.contract.table_steps import STEP_ROWS
 
-ROWS = [*AVERAGING_ROWS, *CLIPPING_ROWS, *SCHEDULE_ROWS, *STEP_ROWS]
+ROWS = [*AVERAGING_ROWS, *CLIPPING_ROWS, *PENALTY_ROWS, *SCHEDULE_ROWS, *STEP_ROWS]
 TABLE = {row.name: row for row in ROWS}
 
 

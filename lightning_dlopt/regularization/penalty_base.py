@@ -1,0 +1,295 @@
+"""What L1, L2 and Elastic Net share: which parameters, when, and what is logged."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_dlopt.core.checks import check_choice, check_flag
+from lightning_dlopt.core.errors import ArgumentError, ConflictError
+from lightning_dlopt.core.gradients import unscale_gradients
+from lightning_dlopt.core.log_interval import is_logging_step
+from lightning_dlopt.core.parameters import Selection, check_selection, select_parameters
+from lightning_dlopt.core.technique import Technique, techniques_of
+from lightning_dlopt.regularization.penalties import (
+    add_elastic_net_gradient_,
+    elastic_net_penalty,
+    soft_threshold_,
+    zero_share,
+)
+from lightning_dlopt.regularization.penalty_run import Run, Share
+from lightning_dlopt.regularization.tensor_groups import Workspace, try_kernels
+
+
+class Penalty(Technique, ABC):
+    """Penalizes ``l1 * sum |w| + l2 * sum w**2`` of the selected parameters.
+
+    How it acts on the weights, by ``method``:
+
+    * the *gradient* forms (``"subgradient"``, ``"gradient"``) add ``l1 * sign(w) + 2 * l2 * w`` to
+      the gradients once per optimizer step, when they are summed over ranks and micro-batches and
+      free of the loss scale, and before the Trainer clips them: what the penalty in the loss would
+      give. Under manual optimization they are added inside ``optimizer.step()``, after whatever
+      clipping ``training_step`` has done;
+    * the *proximal* form leaves the gradients alone and, after each step that was really made (not
+      one that 16-bit training skipped), moves each weight ``w`` to
+      ``soft(w, lr * l1) / (1 + 2 * lr * l2)``, with ``lr`` the current rate of its param group.
+
+    In either form: only parameters of the optimizer that steps, a shared one once, frozen ones not
+    at all. A selected parameter that has no gradient in a step is penalized as the others, as it
+    would be in the loss; but an optimizer none of whose parameters has a gradient (because
+    ``training_step`` returned None) is left alone.
+
+    Logged at the Trainer's logging interval, and computed at no other step: the penalty's value at
+    the weights before the step, and in the proximal form the share of weights that are exactly 0,
+    under the names in the class's text. With several penalties of one class, the second's names
+    end in ``_2``, and so on.
+    """
+
+    not_identity: ClassVar[frozenset[str]] = frozenset({"compile"})
+    #: Begins the names of what is logged.
+    log_name: ClassVar[str]
+    #: Values of ``method``; the first adds to the gradients.
+    methods: ClassVar[tuple[str, ...]]
+    _run: Run | None = None
+
+    def __init__(self, parameters: Selection, method: str, compiled: bool) -> None:
+        self.parameters = check_selection(self, "parameters", parameters)
+        self.method = check_choice(self, "method", method, self.methods)
+        self.compile = check_flag(self, "compile", compiled)
+
+    @property
+    @abstractmethod
+    def strengths(self) -> tuple[float, float]:
+        """The strengths (l1, l2)."""
+
+    @property
+    def acts_on_gradients(self) -> bool:
+        """Whether it adds to the gradients, rather than acting on the weights."""
+        return self.method == self.methods[0]
+
+    def select(self, module: nn.Module) -> list[Tensor]:
+        """Return the module's trainable parameters that are penalized, each once.
+
+        Raises:
+            ArgumentError: if a name pattern matches nothing.
+        """
+        try:
+            return [parameter for _, parameter in select_parameters(module, self.parameters)]
+        except ArgumentError as error:
+            raise ArgumentError(f"{self!r}: {error}") from error
+
+    def value(self, module: nn.Module) -> Tensor:
+        """Return the penalty of the module's parameters, differentiable."""
+        return elastic_net_penalty(self.select(module), *self.strengths)
+
+    def joins_loss(self) -> None:
+        """Learn that the module's own loss holds this penalty, and leave it there.
+
+        Raises:
+            TechniqueError: if it can't be left there alone.
+        """
+        if self._run is None or self._run.in_loss:
+            return
+        if not self.acts_on_gradients:
+            raise self.refuse(
+                f"a backward pass went through regularization_loss(), and method={self.method!r} "
+                f"would penalize once more: use method={self.methods[0]!r}, or leave it out of "
+                "the loss"
+            )
+        if self._run.has_acted:
+            raise self.refuse(
+                "a backward pass went through regularization_loss() after earlier steps had been "
+                "penalized without it: add it to the loss from the first step on, or give "
+                "the penalty to no 'regularization' and use elastic_net_penalty in the loss"
+            )
+        self._run.in_loss = True
+
+    # ---- what Lightning calls ----
+
+    def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget what an earlier run left in this object."""
+        self._leave()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the parameters, and refuse what can't work."""
+        selected = self.select(pl_module)
+        if not any(self.strengths):
+            self.warn_no_effect("its strength is 0")
+            return
+        alike = [t for t in techniques_of(trainer) if type(t) is type(self)]
+        place = next(index for index, one in enumerate(alike, 1) if one is self)
+        run = self._run = Run(log_suffix="" if place == 1 else f"_{place}")
+        self._refuse_what_cannot_work(trainer, pl_module, selected)
+        shares = [self._share(run, pl_module, optimizer) for optimizer in trainer.optimizers]
+        if not selected:
+            self.warn_no_effect(f"parameters={self.parameters!r} selects none that is trained")
+        elif not any(share.parameters for share in shares):
+            self.warn_no_effect("none of the selected parameters belongs to an optimizer")
+        if not self.acts_on_gradients:
+            run.hooks = [
+                optimizer.register_step_post_hook(self._after_step)
+                for optimizer in trainer.optimizers
+            ]
+
+    @torch.no_grad()
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Log, and act on the gradients or make ready for what comes after the step."""
+        run = self._run
+        if run is None:
+            return
+        share = self._share(run, pl_module, optimizer)
+        if is_logging_step(trainer) and run.logged_batch != trainer.fit_loop.total_batch_idx:
+            run.logged_batch = trainer.fit_loop.total_batch_idx
+            self._log(run, pl_module)
+        run.stepping.discard(id(optimizer))
+        parameters = (p for group in optimizer.param_groups for p in group["params"])
+        # without any gradient there is no step to take part in
+        if not run.in_loss and any(p.grad is not None for p in parameters):
+            run.has_acted = True
+            self.before_step(trainer, optimizer, share)
+            run.stepping.add(id(optimizer))
+
+    def before_step(self, trainer: Trainer, optimizer: Optimizer, share: Share) -> None:
+        """Do what must be done before a step that is about to be made."""
+        if not self.acts_on_gradients:
+            return
+        unscale_gradients(trainer, optimizer)
+        try:
+            add_elastic_net_gradient_(
+                share.parameters,
+                *self.strengths,
+                compiled=self.compile,
+                workspace=share.workspaces[0],
+            )
+        except ArgumentError as error:
+            raise self.refuse(str(error)) from error
+
+    def after_step(self, optimizer: Optimizer, share: Share) -> None:
+        """Do what must be done after a step that was made."""
+        l1, l2 = self.strengths
+        # looked up now: restoring an optimizer gives it other groups
+        for group, selected, workspace in zip(
+            optimizer.param_groups, share.groups, share.workspaces, strict=True
+        ):
+            rate = float(group["lr"])
+            soft_threshold_(
+                selected,
+                rate * l1,
+                1 / (1 + 2 * rate * l2),
+                compiled=self.compile,
+                workspace=workspace,
+            )
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the hooks off the optimizers."""
+        super().teardown(trainer, pl_module, stage)
+        self._leave()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Take the hooks off the optimizers: after an exception, no teardown is called."""
+        super().on_exception(trainer, pl_module, exception)
+        self._leave()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_run"}
+
+    def _leave(self) -> None:
+        if self._run is not None:
+            for hook in self._run.hooks:
+                hook.remove()
+        self._run = None
+
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        run = self._run
+        if run is None or id(optimizer) not in run.stepping:
+            return
+        run.stepping.discard(id(optimizer))
+        # 16-bit training tells a fused optimizer by this to skip the step
+        found_inf = getattr(optimizer, "found_inf", None)
+        if found_inf is None or not bool(found_inf):
+            self.after_step(optimizer, run.shares[id(optimizer)])
+
+    def _share(self, run: Run, module: nn.Module, optimizer: Optimizer) -> Share:
+        """Return the optimizer's part, found anew when it trains others than before."""
+        groups: list[Sequence[Tensor]] = [group["params"] for group in optimizer.param_groups]
+        key = [id(p) for group in groups for p in group if p.requires_grad]
+        share = run.shares.get(id(optimizer))
+        if share is None or share.key != key or len(share.groups) != len(groups):
+            selected = {id(parameter) for parameter in self.select(module)}
+            mine = [[p for p in group if id(p) in selected] for group in groups]
+            trained = [p for group in groups for p in group if p.requires_grad]
+            share = Share(trained, key, mine, [Workspace() for _ in groups] or [Workspace()])
+            run.shares[id(optimizer)] = share
+            self.check_share(optimizer, share)
+        return share
+
+    def check_share(self, optimizer: Optimizer, share: Share) -> None:
+        """Raise a TechniqueError if it can't penalize this optimizer's parameters."""
+        for group, selected in zip(optimizer.param_groups, share.groups, strict=True):
+            if selected and group.get("maximize"):
+                raise self.refuse(
+                    f"{type(optimizer).__name__} maximizes its objective (maximize=True), and "
+                    "would take a penalty for a reward: minimize the negative"
+                )
+            if selected and self.method == "proximal" and "lr" not in group:
+                raise self.refuse(
+                    f"method='proximal' thresholds by the learning rate, and "
+                    f"{type(optimizer).__name__} has none ('lr')"
+                )
+
+    def _refuse_what_cannot_work(
+        self, trainer: Trainer, pl_module: LightningModule, selected: list[Tensor]
+    ) -> None:
+        if isinstance(trainer.strategy, FSDPStrategy | DeepSpeedStrategy):
+            raise self.refuse(
+                f"{type(trainer.strategy).__name__} flattens or hides the parameters; use DDP, or "
+                "FSDP2 by ModelParallelStrategy"
+            )
+        if any(not parameter.is_floating_point() for parameter in selected):
+            raise self.refuse("a selected parameter isn't real (complex numbers)")
+        chosen = {id(parameter) for parameter in selected}
+        for name, module in pl_module.named_modules():
+            sparse = isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse
+            if sparse and id(module.weight) in chosen and self.method != "proximal":
+                raise self.refuse(
+                    f"{name} gives sparse gradients, and the penalty's gradient is dense: make it "
+                    "with sparse=False, or name other parameters"
+                )
+        for other in techniques_of(trainer):
+            if (
+                self.method == "proximal"
+                and other is not self
+                and isinstance(other, Penalty)
+                and other.method == "proximal"
+                and any(other.strengths)
+                and chosen & {id(parameter) for parameter in other.select(pl_module)}
+            ):
+                raise ConflictError(
+                    f"{self!r} and {other!r} are both proximal and share parameters, and one after "
+                    "the other isn't the proximal step of their sum: use one ElasticNet"
+                )
+        if self.compile:
+            try:
+                try_kernels(selected)
+            except Exception as error:  # whatever the compiler chain raises
+                raise self.refuse(
+                    f"torch.compile failed ({type(error).__name__}): train with compile=False"
+                ) from error
+
+    def _log(self, run: Run, pl_module: LightningModule) -> None:
+        # of all optimizers; those that don't step now may have their parameters frozen for it
+        parameters = [p for share in run.shares.values() for p in share.parameters]
+        value = elastic_net_penalty(parameters, *self.strengths)
+        pl_module.log(f"{self.log_name}_penalty{run.log_suffix}", value)
+        if self.method == "proximal":
+            pl_module.log(f"{self.log_name}_zero_share{run.log_suffix}", zero_share(parameters))

@@ -1,0 +1,41 @@
+"""What a penalty keeps while one fit lasts."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from lightning_dlopt.regularization.tensor_groups import Workspace
+
+
+@dataclass
+class Share:
+    """An optimizer's part of the selected parameters."""
+
+    #: All that it trains, by which a change is noticed; held, so that no number is given again.
+    trained: list[Tensor]
+    key: list[int]
+    #: The selected ones of each param group.
+    groups: list[list[Tensor]]
+    workspaces: list[Workspace]
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """All of the selected ones."""
+        return [parameter for group in self.groups for parameter in group]
+
+
+@dataclass
+class Run:
+    """What a penalty keeps while one fit lasts."""
+
+    log_suffix: str
+    shares: dict[int, Share] = field(default_factory=dict)
+    hooks: list[Any] = field(default_factory=list)
+    #: Optimizers whose step is under way.
+    stepping: set[int] = field(default_factory=set)
+    #: Whether it has changed a gradient or a weight.
+    has_acted: bool = False
+    #: Whether the module's own loss holds the penalty.
+    in_loss: bool = False
+    logged_batch: int = -1
