@@ -126,8 +126,6 @@ class Recorder(Callback):
         self.outcome.batches.append(float(first_tensor(batch).double().sum()))
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-        # not earlier: after a forward pass a sharded module shows other, gathered parameters
-        self.names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
         groups = [group for one in trainer.optimizers for group in one.param_groups]
         self.outcome.rates.append(tuple(float(group["lr"]) for group in groups))
         gradients = [p.grad for g in groups for p in g["params"] if p.grad is not None]
