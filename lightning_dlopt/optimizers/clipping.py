@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -14,6 +13,7 @@ from lightning_dlopt.core.checks import check_flag
 from lightning_dlopt.core.errors import ConflictError
 from lightning_dlopt.core.gradients import unscale_gradients, with_gradients
 from lightning_dlopt.core.log_interval import is_logging_step
+from lightning_dlopt.core.strategies import strategy_kind
 from lightning_dlopt.core.technique import Technique
 
 
@@ -63,10 +63,10 @@ class GradientClip(Technique, ABC):
                 f"{type(pl_module).__name__} optimizes by hand, where Lightning clips nothing: "
                 "call the function of the same name in training_step, before optimizer.step()"
             )
-        if isinstance(trainer.strategy, FSDPStrategy | DeepSpeedStrategy):
+        if strategy_kind(trainer) == "other":
             raise self.refuse(
-                f"{type(trainer.strategy).__name__} hands out flattened shards of the gradients; "
-                "with ModelParallelStrategy (FSDP2) it works"
+                f"{type(trainer.strategy).__name__} may flatten or hide the gradients: use one "
+                "device, DDP or ModelParallelStrategy (FSDP2)"
             )
 
         if self.why_nothing() and not self.replace:

@@ -11,9 +11,9 @@ from lightning_dlopt.core.checks import check_integer, check_number
 from lightning_dlopt.core.errors import ArgumentError, CheckpointError
 from lightning_dlopt.core.resume import SavedTechnique
 from lightning_dlopt.core.run_length import RunLength
-from lightning_dlopt.core.sharding import shards_parameters
 from lightning_dlopt.core.slots import Slot, tensor_copies, tensor_slots
 from lightning_dlopt.core.spans import Span, parse_span
+from lightning_dlopt.core.strategies import strategy_kind
 from lightning_dlopt.core.technique import Technique
 
 
@@ -106,7 +106,7 @@ class EMA(Technique):
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what it can't work with, and see to the checkpoints."""
         self._forget()
-        if shards_parameters(trainer):
+        if strategy_kind(trainer) not in ("single", "replicated"):
             raise self.refuse(
                 f"{type(trainer.strategy).__name__} shards the weights, and an average of shards "
                 "can't be saved: use strategy='ddp' or a single device"

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 from lightning_dlopt.core.checks import check_integer, check_number
 from lightning_dlopt.core.errors import CheckpointError
 from lightning_dlopt.core.resume import SavedTechnique
-from lightning_dlopt.core.sharding import shards_parameters
+from lightning_dlopt.core.strategies import strategy_kind
 from lightning_dlopt.core.technique import Technique
 
 
@@ -86,7 +86,7 @@ class Lookahead(Technique):
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what it can't work with."""
         self._forget()
-        if shards_parameters(trainer):
+        if strategy_kind(trainer) not in ("single", "replicated"):
             raise self.refuse(
                 f"{type(trainer.strategy).__name__} shards the weights, and shards of slow weights "
                 "can't be saved: use strategy='ddp' or a single device"

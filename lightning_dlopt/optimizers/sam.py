@@ -6,12 +6,11 @@ from typing import Any, ClassVar
 import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from lightning_dlopt.core.checks import check_flag, check_integer, check_number
 from lightning_dlopt.core.module_state import GlobalGenerators, ModuleState
-from lightning_dlopt.core.sharding import shards_parameters
+from lightning_dlopt.core.strategies import strategy_kind
 from lightning_dlopt.core.technique import Technique
 
 
@@ -131,9 +130,7 @@ class SAM(Technique):
                 "it runs training_step twice, which under manual optimization would step twice: "
                 "use automatic optimization"
             )
-        if shards_parameters(trainer) or not (
-            trainer.world_size == 1 or isinstance(trainer.strategy, DDPStrategy)
-        ):
+        if strategy_kind(trainer) not in ("single", "replicated"):
             raise self.refuse(
                 f"{type(trainer.strategy).__name__} doesn't let it move the weights within a "
                 "step: use strategy='ddp' or a single device"

@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -15,6 +14,7 @@ from lightning_dlopt.core.errors import ArgumentError, ConflictError
 from lightning_dlopt.core.gradients import unscale_gradients
 from lightning_dlopt.core.log_interval import is_logging_step
 from lightning_dlopt.core.parameters import Selection, check_selection, select_parameters
+from lightning_dlopt.core.strategies import strategy_kind
 from lightning_dlopt.core.technique import Technique, techniques_of
 from lightning_dlopt.regularization.penalties import (
     add_elastic_net_gradient_,
@@ -250,10 +250,10 @@ class Penalty(Technique, ABC):
     def _refuse_what_cannot_work(
         self, trainer: Trainer, pl_module: LightningModule, selected: list[Tensor]
     ) -> None:
-        if isinstance(trainer.strategy, FSDPStrategy | DeepSpeedStrategy):
+        if strategy_kind(trainer) == "other":
             raise self.refuse(
-                f"{type(trainer.strategy).__name__} flattens or hides the parameters; use DDP, or "
-                "FSDP2 by ModelParallelStrategy"
+                f"{type(trainer.strategy).__name__} may flatten or hide the parameters: use one "
+                "device, DDP or ModelParallelStrategy (FSDP2)"
             )
         if any(not parameter.is_floating_point() for parameter in selected):
             raise self.refuse("a selected parameter isn't real (complex numbers)")
