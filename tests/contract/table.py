@@ -2,8 +2,9 @@
 
 from tests.contract.row import Row
 from tests.contract.table_schedules import SCHEDULE_ROWS
+from tests.contract.table_use_optimizer import USE_OPTIMIZER_ROWS
 
-TABLE = {row.name: row for row in SCHEDULE_ROWS}
+TABLE = {row.name: row for row in [*SCHEDULE_ROWS, *USE_OPTIMIZER_ROWS]}
 
 
 def find_row(name: str) -> Row:
