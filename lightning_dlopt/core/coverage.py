@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from lightning.pytorch import LightningModule
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from lightning_dlopt.core.errors import TechniqueError
@@ -56,6 +57,10 @@ class Coverage:
         Names of the first are those that the parameters had.
         """
         held = in_optimizers(optimizers)
+        if any(isinstance(parameter, DTensor) for parameter in held.values()) and not any(
+            isinstance(parameter, DTensor) for parameter in module.parameters()
+        ):
+            return [], []  # FSDP2 puts whole parameters in the place of shards, from time to time
         now = {id(parameter): (plain_name(n), parameter) for n, parameter in named(module)}
         # an id can be used again once its parameter is gone
         before = {

@@ -99,9 +99,12 @@ class Recorder(Callback):
         self.outcome = outcome
         self.raw: dict[str, Tensor] = {}
         self.hooks: list[Any] = []
+        self.names: dict[int, str] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
+        # FSDP2 has put whole parameters in the place of the optimizer's by now
+        now = {id(parameter): name for name, parameter in pl_module.named_parameters()}
+        names = {**self.names, **now}
 
         def finish(optimizer: Any, args: Any, kwargs: Any) -> None:
             step = self.outcome.steps[-1]
@@ -120,6 +123,7 @@ class Recorder(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.outcome.initial = copy.deepcopy(pl_module.state_dict())
+        self.names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
