@@ -2,6 +2,7 @@
 
 import weakref
 from collections.abc import Sequence
+from typing import Any
 
 from lightning.pytorch import LightningModule
 from torch import nn
@@ -49,6 +50,9 @@ class Coverage:
             for name, parameter in module.named_parameters()
         }
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_before": {}}  # a copy in another process has other parameters
+
     def lost(
         self, module: nn.Module, optimizers: Sequence[Optimizer]
     ) -> tuple[list[str], list[str]]:
@@ -61,7 +65,7 @@ class Coverage:
             isinstance(parameter, DTensor) for parameter in module.parameters()
         ):
             return [], []  # FSDP2 puts whole parameters in the place of shards, from time to time
-        now = {id(parameter): (plain_name(n), parameter) for n, parameter in named(module)}
+        now = {id(p): (plain_name(name), p) for name, p in module.named_parameters()}
         # an id can be used again once its parameter is gone
         before = {
             key: (name, trainable)
@@ -95,11 +99,6 @@ class Coverage:
                 "after the setup of all callbacks, instead of beforehand or by --optimizer; change "
                 "the model in setup; and freeze (requires_grad_(False)) what isn't to be trained"
             )
-
-
-def named(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """Return a module's parameters with their names, each once."""
-    return list(module.named_parameters())
 
 
 def listed(names: Sequence[str], most: int = 4) -> str:

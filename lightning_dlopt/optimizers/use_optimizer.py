@@ -172,8 +172,7 @@ no_decay=None)
         self._built = None
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {name: value for name, value in super().__getstate__().items() if name != "_coverage"}
-        return {**own, "_built": None}
+        return {**super().__getstate__(), "_built": None}
 
     def extra_state(self) -> dict[str, Any]:
         """Keep which optimizer's state the checkpoint holds."""
