@@ -30,8 +30,8 @@ def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
     """Return roughly the orthogonal matrix nearest to ``matrix``, by Newton-Schulz iteration.
 
     With the singular value decomposition ``matrix = U S V'`` the result is ``U S' V'``, where the
-    singular values S' lie about 1 (0.7 to 1.2 after five steps, unless a singular value was below
-    a hundredth or so of the largest). Computed in bfloat16.
+    singular values S' lie between about 0.7 and 1.2 after five steps, if those of S were at least
+    0.003 times the norm of all of them. Computed in bfloat16.
 
     Source: K. Jordan and others, Muon: An optimizer for hidden layers in neural networks, 2024,
     https://kellerjordan.github.io/posts/muon/.

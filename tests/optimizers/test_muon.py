@@ -19,7 +19,9 @@ from lightning_dlopt import CosineLR, Muon, UseOptimizer, orthogonalize
 from lightning_dlopt.core import ArgumentError, NoEffectWarning, TechniqueError
 from lightning_dlopt.optimizers.muon import step_scale
 from tests.contract.processes import call_on_ranks
-from tests.optimizers.toy import Toy, assert_close, batches, fit, rates, toy
+from tests.contract.run import train as train_task
+from tests.contract.tasks import BATCH, PLAIN
+from tests.optimizers.toy import Toy, batches, fit, rates, toy
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -304,23 +306,26 @@ def test_sharded_matrices_are_refused(tmp_path: Path) -> None:
     call_on_ranks(shard, folder=tmp_path)
 
 
+def technique() -> UseOptimizer:
+    return UseOptimizer(partial(Muon, lr=0.1, adamw_lr=0.01))
+
+
 def ddp(rank: int, folder: Path) -> None:
-    module = toy()
-    fit(module, UseOptimizer(partial(Muon, lr=0.1)), devices=2, strategy="ddp")
-    torch.save(module.state_dict(), folder / f"weights-{rank}.pt")
+    parallel: dict[str, Any] = {"ranks": (rank, 2), "devices": 2, "strategy": "ddp"}
+    outcome = train_task(PLAIN, [technique()], batch_size=BATCH // 2, **parallel)
+    torch.save(outcome.weights, folder / f"weights-{rank}.pt")
 
 
 @pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     call_on_ranks(ddp, tmp_path, folder=tmp_path)
-    one, two = (torch.load(tmp_path / f"weights-{rank}.pt") for rank in range(2))
-    assert all(torch.equal(one[name], two[name]) for name in one)
-    module = toy()
-    # the two ranks' samples together, in one process
-    fit(module, UseOptimizer(partial(Muon, lr=0.1)), accumulate_grad_batches=2)
-    assert_close(module, one, atol=5e-3)
-    with pytest.raises(AssertionError):
-        assert_close(toy(), one, atol=5e-3)
+    one = train_task(PLAIN, [technique()])
+    for rank in range(2):
+        weights = torch.load(tmp_path / f"weights-{rank}.pt")
+        for name, tensor in one.weights.items():
+            # bfloat16 in the iteration makes more of a gradient's rounding than float32 would
+            torch.testing.assert_close(weights[name], tensor, rtol=0, atol=0.01, msg=name)
+            assert (one.initial[name] - tensor).abs().max() > 0.05
 
 
 def test_errors_of_muon_name_the_technique() -> None:
