@@ -30,7 +30,8 @@ class Coverage:
     module and isn't any more. Or the optimizers hold every trainable parameter that the module
     had and not one of those it got since: what was to train everything doesn't. Parameters that
     a module leaves out of its optimizers by itself, or trains without owning them, are no
-    finding.
+    finding. An optimizer over FSDP2's shards isn't looked at: it can only have been made after
+    the model was changed and sharded.
 
     Args:
         module: the module as it is now. No parameter of it is kept alive.
@@ -61,9 +62,7 @@ class Coverage:
         Names of the first are those that the parameters had.
         """
         held = in_optimizers(optimizers)
-        if any(isinstance(parameter, DTensor) for parameter in held.values()) and not any(
-            isinstance(parameter, DTensor) for parameter in module.parameters()
-        ):
+        if any(isinstance(parameter, DTensor) for parameter in held.values()):
             return [], []  # FSDP2 puts whole parameters in the place of shards, from time to time
         now = {id(p): (plain_name(name), p) for name, p in module.named_parameters()}
         # an id can be used again once its parameter is gone

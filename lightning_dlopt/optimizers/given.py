@@ -41,9 +41,7 @@ def description(make: Any) -> Any:
         for name, value in sorted(options.items())
         if name not in signature or plain(value) != plain(signature[name].default)
     }
-    named = {"class_path": plain(cls), "init_args": arguments}
-    positional = make.args[1:] if isinstance(make, functools.partial) and cls in make.args else ()
-    return {**named, "args": plain(positional[1:])} if positional[1:] else named
+    return {"class_path": plain(cls), "init_args": arguments}
 
 
 def sample(make: MakesOptimizer) -> Optimizer:

@@ -48,7 +48,8 @@ class UseOptimizer(Technique):
     the parameters that the module's own had, so what the module left out stays out. Of the own
     optimizer's param groups three things are kept: how the groups' rates relate to each other
     (the group with the highest rate gets the new optimizer's), a weight decay of 0 that stands
-    beside others that are not, and which parameters belong together. Its other options are gone.
+    beside others that are not, and which parameters belong together. Its other options are gone,
+    and so is its state, if the module kept it from an earlier fit.
 
     A scheduler that the module brings goes on with the new rates, as if the module had built it
     over the new optimizer. torch's own are known to allow that; ``OneCycleLR`` and ``CyclicLR``,
@@ -155,8 +156,8 @@ no_decay=None)
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See whether other callbacks have changed the model behind the optimizer's back."""
         self._check_coverage(pl_module)
-        assert self._built is not None
-        if all(float(group.get("lr", 1)) == 0 for group in self._built.param_groups):
+        groups = self._built.param_groups if self._built else []
+        if groups and all(float(group.get("lr", 1)) == 0 for group in groups):
             self.warn_no_effect("the optimizer's rate is 0")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
