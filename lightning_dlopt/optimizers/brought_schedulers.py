@@ -85,6 +85,8 @@ def _move(scheduler: Any, old: Optimizer, new: Optimizer, origins: Sequence[int]
         else:
             ChainedScheduler.__init__(scheduler, parts, new)
     elif isinstance(scheduler, ReduceLROnPlateau):
+        one_for_all = getattr(scheduler, "default_min_lr", None)
+        by_group = [scheduler.min_lrs[origin] for origin in origins]
         ReduceLROnPlateau.__init__(
             scheduler,
             new,
@@ -94,7 +96,7 @@ def _move(scheduler: Any, old: Optimizer, new: Optimizer, origins: Sequence[int]
             threshold=scheduler.threshold,
             threshold_mode=scheduler.threshold_mode,
             cooldown=scheduler.cooldown,
-            min_lr=[scheduler.min_lrs[origin] for origin in origins],
+            min_lr=by_group if one_for_all is None else one_for_all,
             eps=scheduler.eps,
         )
     else:

@@ -1,13 +1,14 @@
 """A new optimizer over the parameters of an old one, group by group."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_dlopt.core.errors import UserError
 from lightning_dlopt.optimizers.given import MakesOptimizer, can_fuse, sample
@@ -128,3 +129,29 @@ def build(make: MakesOptimizer, buckets: Sequence[Bucket]) -> Optimizer:
                 raise BuildError("the groups' rates differ, and the optimizer has no 'lr'")
             group["lr"] = group["lr"] * bucket.scale
     return new
+
+
+def leaves(configured: Any) -> Iterator[Any]:
+    """Yield the optimizers and schedulers in what ``configure_optimizers`` returned."""
+    if isinstance(configured, Optimizer | LRScheduler):
+        yield configured
+    elif isinstance(configured, Mapping):
+        for key in ("optimizer", "lr_scheduler", "scheduler"):
+            if key in configured:
+                yield from leaves(configured[key])
+    elif isinstance(configured, Sequence):
+        for entry in configured:
+            yield from leaves(entry)
+    elif configured is not None:
+        yield configured  # a scheduler of another make, which is refused later
+
+
+def with_optimizer(configured: Any, new: Optimizer) -> Any:
+    """Return what ``configure_optimizers`` returned, with ``new`` in the optimizer's place."""
+    if isinstance(configured, Optimizer):
+        return new
+    if isinstance(configured, Mapping):
+        return {**configured, "optimizer": new} if "optimizer" in configured else configured
+    if isinstance(configured, list | tuple):
+        return type(configured)(with_optimizer(entry, new) for entry in configured)
+    return configured

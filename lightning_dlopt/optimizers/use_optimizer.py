@@ -1,12 +1,11 @@
 """Another optimizer than the module's own, with weight decay and rates group by group."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule, Trainer
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_dlopt.core.coverage import Coverage, in_optimizers, listed
 from lightning_dlopt.core.errors import (
@@ -24,7 +23,9 @@ from lightning_dlopt.optimizers.building import (
     BuildError,
     build,
     default_options,
+    leaves,
     sort_parameters,
+    with_optimizer,
 )
 from lightning_dlopt.optimizers.given import (
     MakesOptimizer,
@@ -123,6 +124,7 @@ no_decay=None)
                     f"UseOptimizer: optimizer={description(optimizer)}: {error}"
                 ) from error
         self._built: Optimizer | None = None
+        self._built_class: str | None = None
         self._saved_class: str | None = None
 
     def arguments(self) -> dict[str, Any]:
@@ -137,7 +139,7 @@ no_decay=None)
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stand between the module's ``configure_optimizers`` and its caller."""
-        self._built, self._saved_class = None, None
+        self._built = self._built_class = self._saved_class = None
         self._coverage = Coverage(pl_module)
 
         def wrap(original: Any) -> Any:
@@ -177,7 +179,7 @@ no_decay=None)
 
     def extra_state(self) -> dict[str, Any]:
         """Keep which optimizer's state the checkpoint holds."""
-        return {"optimizer_class": plain(type(self._built)) if self._built else None}
+        return {"optimizer_class": self._built_class}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Note which optimizer's state the checkpoint holds."""
@@ -200,12 +202,12 @@ no_decay=None)
     # ---- building ----
 
     def _check_class(self) -> None:
-        if self._built is None or self._saved_class is None:
-            return
-        if plain(type(self._built)) != self._saved_class:
+        if None not in (self._built_class, self._saved_class) and (
+            self._built_class != self._saved_class
+        ):
             raise CheckpointError(
                 f"the checkpoint holds the state of {self._saved_class}, and {self!r} has made "
-                f"{plain(type(self._built))}: resume with the optimizer it was saved with"
+                f"{self._built_class}: resume with the optimizer it was saved with"
             )
 
     def _check_coverage(self, pl_module: LightningModule) -> None:
@@ -213,9 +215,9 @@ no_decay=None)
             self._coverage.check(repr(self), pl_module, [self._built])
 
     def _replace(self, trainer: Trainer, pl_module: LightningModule, configured: Any) -> Any:
-        leaves = list(_leaves(configured))
-        optimizers = [leaf for leaf in leaves if isinstance(leaf, Optimizer)]
-        schedulers = [leaf for leaf in leaves if not isinstance(leaf, Optimizer)]
+        found = list(leaves(configured))
+        optimizers = [leaf for leaf in found if isinstance(leaf, Optimizer)]
+        schedulers = [leaf for leaf in found if not isinstance(leaf, Optimizer)]
         if len(optimizers) != 1:
             count = len(optimizers) or "no"
             raise self.refuse(
@@ -236,8 +238,9 @@ no_decay=None)
                 f"{type(pl_module).__name__} brings a scheduler that can't be kept: {why}. Remove "
                 "it from configure_optimizers, and use a schedule of lightning_dlopt.schedules"
             ) from why
-        self._built, self._coverage = new, Coverage(pl_module)
-        return _with_optimizer(configured, new)
+        self._built, self._built_class = new, plain(type(new))
+        self._coverage = Coverage(pl_module)
+        return with_optimizer(configured, new)
 
     def _sort(self, trainer: Trainer, pl_module: LightningModule, old: Optimizer) -> list[Bucket]:
         own = {id(parameter) for parameter in pl_module.parameters()}
@@ -271,29 +274,3 @@ no_decay=None)
             self.warn_no_effect("layer_decay is given, and the module has one layer only")
         if parts and not hidden_matrices(pl_module):
             self.warn_no_effect("the module has no hidden matrix; AdamW trains all of it")
-
-
-def _leaves(configured: Any) -> Iterator[Any]:
-    """Yield the optimizers and schedulers in what ``configure_optimizers`` returned."""
-    if isinstance(configured, Optimizer | LRScheduler):
-        yield configured
-    elif isinstance(configured, Mapping):
-        for key in ("optimizer", "lr_scheduler", "scheduler"):
-            if key in configured:
-                yield from _leaves(configured[key])
-    elif isinstance(configured, Sequence):
-        for entry in configured:
-            yield from _leaves(entry)
-    elif configured is not None:
-        yield configured  # a scheduler of another make, which is refused later
-
-
-def _with_optimizer(configured: Any, new: Optimizer) -> Any:
-    """Return what ``configure_optimizers`` returned, with ``new`` in the optimizer's place."""
-    if isinstance(configured, Optimizer):
-        return new
-    if isinstance(configured, Mapping):
-        return {**configured, "optimizer": new} if "optimizer" in configured else configured
-    if isinstance(configured, list | tuple):
-        return type(configured)(_with_optimizer(entry, new) for entry in configured)
-    return configured

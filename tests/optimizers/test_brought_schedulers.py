@@ -112,6 +112,7 @@ class Own(s.StepLR):
         (lambda o: s.OneCycleLR(o, 1.0, total_steps=6), "OneCycleLR sets rates of its own"),
         (lambda o: s.CyclicLR(o, 0.1, 1.0), "CyclicLR sets rates of its own"),
         (lambda o: Own(o, 2), "Own is not one of torch's"),
+        (lambda _: object(), "object is not one of torch's"),
         (lambda o: s.ChainedScheduler([s.StepLR(o, 2), Own(o, 2)]), "Own is not one of torch's"),
         (lambda o: s.SequentialLR(o, [s.StepLR(o, 2), Own(o, 2)], [3]), "SequentialLR holds Own"),
         (lambda _: s.StepLR(SGD([torch.nn.Parameter(torch.ones(1))]), 2), "another optimizer"),

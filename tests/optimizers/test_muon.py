@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.optim import AdamW
 
@@ -20,7 +20,7 @@ from lightning_dlopt.core import ArgumentError, NoEffectWarning, TechniqueError
 from lightning_dlopt.optimizers.muon import step_scale
 from tests.contract.processes import call_on_ranks
 from tests.contract.run import train as train_task
-from tests.contract.tasks import BATCH, PLAIN
+from tests.contract.tasks import BATCH, PLAIN, Task, TupleModule
 from tests.optimizers.toy import Toy, batches, fit, rates, toy
 
 
@@ -290,15 +290,18 @@ def test_a_module_without_hidden_matrices_is_told() -> None:
         fit(toy(Flat), UseOptimizer(Muon))
 
 
-def shard(rank: int) -> None:
-    from torch import distributed
+class Sharded(TupleModule):
+    def configure_model(self) -> None:
+        fully_shard(self.net, mesh=self.device_mesh["data_parallel"])
 
-    distributed.init_process_group("gloo", rank=rank, world_size=2)
-    layers = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    fully_shard(layers, mesh=init_device_mesh("cpu", (2,)))
-    with pytest.raises(ArgumentError, match=r"shape \(4, 4\) is sharded.*DDP"):
-        Muon(layers.parameters())
-    distributed.destroy_process_group()
+
+def shard(rank: int) -> None:
+    strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
+    parallel: dict[str, Any] = {"ranks": (rank, 2), "devices": 2, "strategy": strategy}
+    outcome = train_task(Task(Sharded), [UseOptimizer(Muon)], keep_error=True, **parallel)
+    assert isinstance(outcome.error, TechniqueError)
+    assert "Muon: a matrix of shape (8, 6) is sharded" in str(outcome.error)
+    assert not outcome.rates
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 from torch.optim import LBFGS, SGD, Adagrad, Adam, AdamW, RMSprop
@@ -22,6 +22,7 @@ from lightning_dlopt.core import (
     NoEffectWarning,
     TechniqueError,
 )
+from lightning_dlopt.optimizers import use_optimizer
 from tests.optimizers.toy import Toy, assert_close, by_hand, fit, names_of, rates, toy
 
 DECAYING = partial(AdamW, lr=0.1, weight_decay=0.3)
@@ -185,6 +186,27 @@ def test_what_cannot_work_is_refused_before_the_first_step(
     assert "configure_optimizers" not in vars(module)
 
 
+@pytest.mark.parametrize(
+    ("make", "arguments", "refused"),
+    [
+        (DECAYING, {}, True),
+        (Muon, {"no_decay": None}, True),
+        (DECAYING, {"no_decay": ["*.bias"]}, False),
+        (partial(SGD, lr=0.1), {}, False),
+    ],
+)
+def test_flat_parameters_are_refused_where_shapes_matter(
+    make: Any, arguments: Any, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # FSDP's first form runs on accelerators only; another module stands in for its wrapper
+    monkeypatch.setattr(use_optimizer, "FullyShardedDataParallel", nn.Tanh)
+    if not refused:
+        fit(toy(), UseOptimizer(make, **arguments))
+        return
+    with pytest.raises(TechniqueError, match="FSDP's flat parameters"):
+        fit(toy(), UseOptimizer(make, **arguments))
+
+
 @pytest.mark.parametrize("bad", [partial(SGD, lr=-1.0), partial(Adam, momentum=0.9)])
 def test_bad_arguments_of_the_optimizer_raise_at_once(bad: Any) -> None:
     with pytest.raises(ArgumentError, match="UseOptimizer: optimizer"):
@@ -334,6 +356,43 @@ def test_a_function_that_makes_another_class_is_refused(tmp_path: Path) -> None:
     kinds.append(SGD)
     with pytest.raises(CheckpointError, match=r"state of torch.optim.adamw.AdamW.*torch.optim.sgd"):
         fit(toy(), UseOptimizer(make), ckpt_path=path, max_epochs=2)
+
+
+class Crash(Toy):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        if batch_idx == 4:
+            raise ZeroDivisionError
+        return super().training_step(batch, batch_idx)
+
+
+def test_a_checkpoint_that_an_exception_leaves_names_the_optimizer(tmp_path: Path) -> None:
+    saving = OnExceptionCheckpoint(tmp_path, "crash")
+    with pytest.raises(ZeroDivisionError):
+        fit(toy(Crash), UseOptimizer(DECAYING), saving, enable_checkpointing=True)
+    content = torch.load(tmp_path / "crash.ckpt", weights_only=True)
+    (state,) = (state for state in content["callbacks"].values() if "technique" in state)
+    assert state["optimizer_class"] == "torch.optim.adamw.AdamW"
+
+
+class Scheduled(Groups):
+    """Brings two schedulers that step with every step."""
+
+    def configure_optimizers(self) -> Any:
+        optimizer = super().configure_optimizers()
+        warm = torch.optim.lr_scheduler.LinearLR(optimizer, 0.25, total_iters=4)
+        rest = torch.optim.lr_scheduler.StepLR(optimizer, 3)
+        both = torch.optim.lr_scheduler.SequentialLR(optimizer, [warm, rest], [4])
+        return [optimizer], [{"scheduler": both, "interval": "step"}]
+
+
+def test_a_run_with_the_modules_scheduler_is_resumed_bitwise(tmp_path: Path) -> None:
+    whole, resumed = toy(Scheduled), toy(Scheduled)
+    saving = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
+    one = fit(whole, UseOptimizer(DECAYING), saving, max_epochs=3, enable_checkpointing=True)
+    two = fit(resumed, UseOptimizer(DECAYING), ckpt_path=tmp_path / "epoch=0.ckpt", max_epochs=3)
+    assert rates(one) == rates(two)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name])
 
 
 # ---- the mixin ----
