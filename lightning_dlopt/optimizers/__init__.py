@@ -1,7 +1,7 @@
 """Optimizers and what changes their steps: callbacks, the mixin, and plain functions.
 
 The source document's optimizers are classes of ``torch.optim``, used through
-:class:`UseOptimizer`. What they compute for a gradient g, and where Keras differs:
+:class:`UseOptimizer`. What they compute for a gradient g, and where Keras 3 differs:
 
 - *SGD*: ``SGD(lr)``, ``w -= lr * g``; over the whole data set at once: gradient descent.
 - *Momentum*: ``SGD(lr, momentum=0.9)``, ``v = momentum * v + g``, ``w -= lr * v``. (B. Polyak,

@@ -75,7 +75,7 @@ class UseOptimizer(Technique):
             - i)``. (K. Clark and others, ELECTRA, 2020, arXiv:2003.10555; H. Bao and others,
             BEiT, 2021, arXiv:2106.08254.) A layer is a module that holds a matrix or kernel, in
             the order of registration; norms count to the layer before them. Those papers count a
-            whole transformer block as one layer: where a block has six matrices, their 0.75 is
+            whole transformer block as one layer: where a block has six matrices, 0.75 there is
             0.75 ** (1/6) here. A learning-rate schedule multiplies each of these rates.
 
     The checkpoint keeps the arguments and the optimizer's class, and a run is resumed only with

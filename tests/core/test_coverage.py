@@ -104,13 +104,16 @@ def test_no_parameter_is_kept_alive_and_a_copy_knows_nothing() -> None:
 
 
 class Surgery(Callback):
-    """Replaces a layer in one hook."""
+    """Replaces a layer in one hook, or adds one."""
 
-    def __init__(self, hook: str) -> None:
-        self.hook = hook
+    def __init__(self, hook: str, adds: bool = False) -> None:
+        self.hook, self.adds = hook, adds
 
     def operate(self, module: Any) -> None:
         torch.manual_seed(1)
+        if self.adds:
+            module.adapter = nn.Linear(2, 2)
+            return
         module.layer = nn.Linear(32, 2)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -148,6 +151,12 @@ def test_surgery_behind_the_optimizers_back_is_refused(cls: Any, hook: str, firs
     callbacks = [Surgery(hook), UseOptimizer(SGD)]
     with pytest.raises(TechniqueError, match=r"UseOptimizer.*optimizer of"):
         fit(cls(), *(callbacks if first else reversed(callbacks)))
+
+
+@pytest.mark.parametrize("hook", ["setup", "on_fit_start"])
+def test_a_layer_added_behind_the_optimizers_back_is_refused(hook: str) -> None:
+    with pytest.raises(TechniqueError, match=r"UseOptimizer.*doesn't train adapter.weight"):
+        fit(MadeEarly(), UseOptimizer(SGD), Surgery(hook, adds=True))
 
 
 @pytest.mark.parametrize("first", [True, False])

@@ -23,6 +23,7 @@ from lightning_dlopt.core import (
     TechniqueError,
 )
 from lightning_dlopt.optimizers import use_optimizer
+from lightning_dlopt.optimizers.given import can_fuse
 from tests.optimizers.toy import Toy, assert_close, by_hand, fit, names_of, rates, toy
 
 DECAYING = partial(AdamW, lr=0.1, weight_decay=0.3)
@@ -268,6 +269,15 @@ def test_an_implementation_that_is_asked_for_is_kept(chosen: Any) -> None:
     for group in trainer.optimizers[0].param_groups:
         assert {name: group[name] for name in chosen} == chosen
         assert not group["fused"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fused"),
+    [(torch.float32, True), (torch.float64, True), (torch.bfloat16, True), (torch.cfloat, False)],
+)
+def test_what_torch_cannot_fuse_is_found_by_trying(dtype: Any, fused: bool) -> None:
+    parameters = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2, dtype=dtype))]
+    assert can_fuse(partial(Adagrad, lr=0.1), parameters) is fused
 
 
 def test_other_optimizers_are_left_as_they_are() -> None:
