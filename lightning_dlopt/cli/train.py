@@ -16,6 +16,7 @@ import lightning_dlopt
 from lightning_dlopt.cli.checkpoint_guard import CheckpointGuard, check_readable
 from lightning_dlopt.cli.config_files import check_order
 from lightning_dlopt.cli.mistakes import UsageError, parse_message
+from lightning_dlopt.cli.optimizer_guard import OptimizerGuard
 
 
 class DloptCLI(LightningCLI):
@@ -36,6 +37,9 @@ class DloptCLI(LightningCLI):
             super().instantiate_classes()
         except (ValueError, TypeError, RuntimeError) as error:
             raise UsageError(parse_message(error)) from error
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, OptimizerGuard):
+                callback.remember(self.model)
 
     @staticmethod
     def configure_optimizers(
@@ -105,7 +109,7 @@ def run(arguments: list[str]) -> None:
     try:
         DloptCLI(
             parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
-            trainer_defaults={"callbacks": [CheckpointGuard()]},
+            trainer_defaults={"callbacks": [CheckpointGuard(), OptimizerGuard()]},
         )
     except ParseError as error:
         raise UsageError(parse_message(error)) from error

@@ -6,8 +6,16 @@ from tests.contract.table_clipping import CLIPPING_ROWS
 from tests.contract.table_penalties import PENALTY_ROWS
 from tests.contract.table_schedules import SCHEDULE_ROWS
 from tests.contract.table_steps import STEP_ROWS
+from tests.contract.table_use_optimizer import USE_OPTIMIZER_ROWS
 
-ROWS = [*AVERAGING_ROWS, *CLIPPING_ROWS, *PENALTY_ROWS, *SCHEDULE_ROWS, *STEP_ROWS]
+ROWS = [
+    *AVERAGING_ROWS,
+    *CLIPPING_ROWS,
+    *PENALTY_ROWS,
+    *SCHEDULE_ROWS,
+    *STEP_ROWS,
+    *USE_OPTIMIZER_ROWS,
+]
 TABLE = {row.name: row for row in ROWS}
 
 

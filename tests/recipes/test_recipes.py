@@ -41,8 +41,10 @@ def test_each_overlay_lies_over_any_configuration(
 
 
 def test_the_overlays_cover_the_source_document() -> None:
-    names = {path.stem for path in OVERLAYS if path.parent.name == "schedules"}
-    assert {"constant", "exponential_decay", "exponential_growth", "step", "piecewise"} <= names
+    names = {f"{path.parent.name}/{path.stem}" for path in OVERLAYS}
+    schedules = ["constant", "exponential_decay", "exponential_growth", "step", "piecewise"]
+    assert {f"schedules/{name}" for name in schedules} <= names
+    assert {f"optimizers/{name}" for name in ("sgd", "momentum", "nag", "adam", "rmsprop")} <= names
 
 
 @pytest.mark.slow
