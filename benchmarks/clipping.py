@@ -2,6 +2,7 @@
 
 ``python -m benchmarks.clipping`` measures one clip of ResNet-50's gradients and of 1,100 small
 ones, all sides in one interleaved run, beside the time that memory alone would take.
+Needs ``pip install -e '.[bench]'``.
 """
 
 import argparse

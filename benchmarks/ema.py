@@ -4,7 +4,7 @@
 Lightning's ``EMAWeightAveraging``, ``update`` of timm's ``ModelEmaV3``, and ``on_train_batch_end``
 of ours take: for a ResNet-50 (25.6 million weights) and for the source example's MLP.
 
-Needs ``pip install timm``.
+Needs ``pip install -e '.[bench]'``.
 """
 
 import argparse

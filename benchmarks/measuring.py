@@ -3,6 +3,7 @@
 import os
 import platform
 import statistics
+import time
 from collections.abc import Callable, Sequence
 
 import lightning
@@ -19,6 +20,18 @@ def interleaved(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str,
         for name, measure in sides.items():
             times[name].append(measure())
     return times
+
+
+def repeated(action: Callable[[], object], repeats: int) -> Callable[[], float]:
+    """Return a measurement of the seconds that an action takes, the mean of several in a row."""
+
+    def measure() -> float:
+        begin = time.perf_counter()
+        for _ in range(repeats):
+            action()
+        return (time.perf_counter() - begin) / repeats
+
+    return measure
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:

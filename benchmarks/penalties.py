@@ -1,7 +1,7 @@
 """What a step's L1 and L2 penalty costs, on a large network and on many small tensors.
 
 ``python -m benchmarks.penalties`` measures, for the parameters of torchvision's ResNet-50 and for
-1,100 tensors of 8 x 8:
+1,100 small tensors:
 
 * what the penalty in the loss costs through autograd: its forward and backward pass alone;
 * the same gradient by ``torch._foreach``, and by ours, plain and compiled;
@@ -13,52 +13,25 @@ would call them.
 """
 
 import argparse
-import time
 import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-import torchvision
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from torch import nn
 
-from benchmarks.measuring import interleaved, machine, table
+from benchmarks.measuring import interleaved, machine, repeated, table
+from benchmarks.tensors import bandwidth, large, small
 from lightning_dlopt import L2, add_elastic_net_gradient_, elastic_net_penalty, soft_threshold_
 from lightning_dlopt.regularization.tensor_groups import Workspace
 
 STRENGTH = 1e-5
 
 
-def timed(action: Callable[[], object], repeats: int) -> Callable[[], float]:
-    """Return a function that returns an action's seconds."""
-
-    def measure() -> float:
-        begin = time.perf_counter()
-        for _ in range(repeats):
-            action()
-        return (time.perf_counter() - begin) / repeats
-
-    return measure
-
-
-def copy_speed() -> float:
-    """Return bytes moved in a second by a copy of tensors that no cache holds."""
-    source, target = torch.ones(32_000_000), torch.ones(32_000_000)
-    seconds = min(timed(lambda: target.copy_(source), 1)() for _ in range(10))
-    return 2 * 4 * source.numel() / seconds
-
-
-def large() -> list[Tensor]:
-    return list(torchvision.models.resnet50(weights=None).parameters())
-
-
-def small() -> list[Tensor]:
-    return [nn.Parameter(torch.randn(8, 8)) for _ in range(1100)]
-
-
-def sides(parameters: list[Tensor], repeats: int) -> dict[str, Callable[[], float]]:
+def sides(parameters: list[nn.Parameter], repeats: int) -> dict[str, Callable[[], float]]:
     """Return what is measured of one network."""
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
@@ -81,7 +54,7 @@ def sides(parameters: list[Tensor], repeats: int) -> dict[str, Callable[[], floa
 
     # a gradient is read and written, a weight read; a proximal step reads and writes weights
     elements = sum(parameter.numel() for parameter in parameters)
-    speed = copy_speed()
+    speed = bandwidth()
     actions: dict[str, Callable[[], object]] = {
         "penalty in the loss": in_the_loss,
         "foreach": foreach,
@@ -90,13 +63,13 @@ def sides(parameters: list[Tensor], repeats: int) -> dict[str, Callable[[], floa
         "proximal": shrink(workspace=spaces["shrink"]),
         "proximal, compiled": shrink(workspace=spaces["compiled shrink"], compiled=True),
     }
-    measured = {name: timed(action, repeats) for name, action in actions.items()}
+    measured = {name: repeated(action, repeats) for name, action in actions.items()}
     measured["limit of the gradient form"] = lambda: 12 * elements / speed
     measured["limit of the proximal form"] = lambda: 8 * elements / speed
     return measured
 
 
-def optimizer_sides(make: Callable[[], list[Tensor]]) -> dict[str, Callable[[], float]]:
+def optimizer_sides(make: Callable[[], list[nn.Parameter]]) -> dict[str, Callable[[], float]]:
     """Return a step of a fused optimizer: bare, with the penalty in it, and beside it."""
 
     def side(technique: L2 | None) -> Callable[[], float]:
@@ -111,7 +84,7 @@ def optimizer_sides(make: Callable[[], list[Tensor]]) -> dict[str, Callable[[], 
         loop = SimpleNamespace(total_batch_idx=0)
         # what of a Trainer the technique asks for, so that nothing else is timed
         trainer: Any = SimpleNamespace(
-            strategy=None,
+            strategy=SingleDeviceStrategy("cpu"),
             optimizers=[optimizer],
             callbacks=[technique],
             gradient_clip_val=None,
@@ -122,14 +95,14 @@ def optimizer_sides(make: Callable[[], list[Tensor]]) -> dict[str, Callable[[], 
             lightning_module=SimpleNamespace(automatic_optimization=True),
         )
         if technique is None:
-            return timed(optimizer.step, 5)
+            return repeated(optimizer.step, 5)
         technique.on_fit_start(trainer, module)
 
         def step() -> None:
             technique.on_before_optimizer_step(trainer, module, optimizer)
             optimizer.step()
 
-        return timed(step, 5)
+        return repeated(step, 5)
 
     return {
         "bare step": side(None),
@@ -144,8 +117,8 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     print(f"\n{machine()}; {options.rounds} rounds; median (least - most)")
-    print(f"copy: {copy_speed() / 1e9:.1f} GB/s")
-    for title, make, repeats in (("ResNet-50", large, 1), ("1,100 tensors of 8 x 8", small, 5)):
+    print(f"copy: {bandwidth() / 1e9:.1f} GB/s")
+    for title, make, repeats in (("ResNet-50", large, 1), ("1,100 small tensors", small, 5)):
         times = interleaved(sides(make(), repeats), options.rounds)
         print(f"\n{title}\n")
         print(table(times, "penalty in the loss", "ms", 1e3))

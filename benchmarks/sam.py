@@ -8,12 +8,11 @@
   hand-written loop, ours the same loop over the pure function, and a Trainer with the callback
   beside one without.
 
-Needs ``pip install pytorch_optimizer``.
+Needs ``pip install -e '.[bench]'``.
 """
 
 import argparse
 import logging
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import resnet50
 
-from benchmarks.measuring import interleaved, machine, table
+from benchmarks.measuring import interleaved, machine, repeated, table
 from benchmarks.training_step import Clock
 from lightning_dlopt import MLP, SAM, TensorLoader, perturb_weights
 
@@ -72,18 +71,6 @@ def ours(parameters: list[nn.Parameter]) -> Callable[[], None]:
 def only_sgd(parameters: list[nn.Parameter]) -> Callable[[], None]:
     """Return a step of SGD: what is left without SAM."""
     return torch.optim.SGD(parameters, lr=1e-9).step
-
-
-def seconds(step: Callable[[], Any], steps: int) -> Callable[[], float]:
-    """Return a measurement of the seconds that a step takes."""
-
-    def measure() -> float:
-        begin = time.perf_counter()
-        for _ in range(steps):
-            step()
-        return (time.perf_counter() - begin) / steps
-
-    return measure
 
 
 def whole_step(sam: bool, theirs: bool, x: Tensor, y: Tensor) -> Callable[[], None]:
@@ -161,14 +148,14 @@ def main() -> None:
     loader = TensorLoader(x, y, batch_size=32)
     large = with_gradients(resnet50())
     handling = {
-        "pytorch_optimizer.SAM": seconds(theirs(large), 5),
-        "perturb_weights": seconds(ours(large), 5),
-        "SGD without SAM": seconds(only_sgd(large), 5),
+        "pytorch_optimizer.SAM": repeated(theirs(large), 5),
+        "perturb_weights": repeated(ours(large), 5),
+        "SGD without SAM": repeated(only_sgd(large), 5),
     }
     small = {
-        "pytorch_optimizer.SAM, loop": seconds(whole_step(True, True, x[:32], y[:32]), steps),
-        "perturb_weights, loop": seconds(whole_step(True, False, x[:32], y[:32]), steps),
-        "SGD, loop": seconds(whole_step(False, False, x[:32], y[:32]), steps),
+        "pytorch_optimizer.SAM, loop": repeated(whole_step(True, True, x[:32], y[:32]), steps),
+        "perturb_weights, loop": repeated(whole_step(True, False, x[:32], y[:32]), steps),
+        "SGD, loop": repeated(whole_step(False, False, x[:32], y[:32]), steps),
         "SAM callback, Trainer": lambda: fit([SAM()], loader, steps),
         "SGD, Trainer": lambda: fit([], loader, steps),
     }
