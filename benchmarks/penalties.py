@@ -6,7 +6,7 @@
 * what the penalty in the loss costs through autograd: its forward and backward pass alone;
 * the same gradient by ``torch._foreach``, and by ours, plain and compiled;
 * the proximal step, plain and compiled;
-* the limit: the bytes that must be moved, at the measured speed of a copy.
+* the limit: the bytes that must be moved, at the measured speed of memory.
 
 A last table times a whole step of the fused SGD, bare and with L2 in it or beside it, as a Trainer
 would call them.
@@ -117,7 +117,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     print(f"\n{machine()}; {options.rounds} rounds; median (least - most)")
-    print(f"copy: {bandwidth() / 1e9:.1f} GB/s")
+    print(f"memory: {bandwidth() / 1e9:.1f} GB/s")
     for title, make, repeats in (("ResNet-50", large, 1), ("1,100 small tensors", small, 5)):
         times = interleaved(sides(make(), repeats), options.rounds)
         print(f"\n{title}\n")
