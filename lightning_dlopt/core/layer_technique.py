@@ -142,7 +142,7 @@ class LayerTechnique(Technique):
                 return forward(*args, **kwargs)
 
             # a generator can't be part of a compiled graph
-            disabled: Callable[..., Any] = torch.compiler.disable(replaced)
+            disabled: Callable[..., Any] = torch.compiler.disable(replaced)  # type: ignore[no-untyped-call]
             return disabled
 
         return wrap

@@ -101,13 +101,10 @@ class Recorder(Callback):
         self.hooks: list[Any] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
-
         def finish(optimizer: Any, args: Any, kwargs: Any) -> None:
-            step = self.outcome.steps[-1]
+            step, names = self.outcome.steps[-1], self.names
             step.applied, step.after = gradients(optimizer, names), weights(optimizer, names)
 
-        self.names = names
         # registered last, so it sees what other hooks after the step have done
         self.hooks = [one.register_step_post_hook(finish) for one in trainer.optimizers]
 
@@ -120,6 +117,8 @@ class Recorder(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.outcome.initial = copy.deepcopy(pl_module.state_dict())
+        # here, since after a forward pass a sharded module shows other tensors as its parameters
+        self.names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
@@ -132,7 +131,9 @@ class Recorder(Callback):
         gradients = [p.grad for g in groups for p in g["params"] if p.grad is not None]
         norms = [whole(gradient.detach().float()).norm() for gradient in gradients]
         self.outcome.gradients.append(float(torch.tensor(norms).norm()))
-        self.outcome.steps.append(Step(raw=dict(self.raw), before=weights(optimizer, self.names)))
+        before = weights(optimizer, self.names)
+        assert before, "the recorder knows none of the optimizer's parameters"
+        self.outcome.steps.append(Step(raw=dict(self.raw), before=before))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         outcome = self.outcome
