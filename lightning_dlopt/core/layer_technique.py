@@ -94,8 +94,7 @@ class LayerTechnique(Technique):
         """See at the first loss that something was changed, while no step has been made."""
         if self._unseen:
             raise self.refuse(
-                "training_step has called none of its layers (or runs code that was compiled "
-                f"before training): {listing(self._names)}"
+                "training_step calls none of the layers that it works on: " + listing(self._names)
             )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
