@@ -109,8 +109,10 @@ class Recorder(Callback):
         self.hooks = [one.register_step_post_hook(finish) for one in trainer.optimizers]
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        scale = scaler.get_scale() if scaler is not None else 1.0
         self.raw = {
-            name: whole(p.grad.detach()).clone()
+            name: whole(p.grad.detach()) / scale
             for name, p in pl_module.named_parameters()
             if p.grad is not None
         }
