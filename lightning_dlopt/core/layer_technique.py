@@ -1,7 +1,8 @@
 """Techniques that change what single layers do, with random draws of their own for each call."""
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,8 +13,8 @@ from lightning_dlopt.core.errors import ConflictError
 from lightning_dlopt.core.named_modules import listing
 from lightning_dlopt.core.technique import Technique, techniques_of
 
-#: From a layer's own forward, its index and its arguments to what it returns instead.
-Replacement = Callable[..., Any]
+#: From a layer's index and what it gives (or gets) to what it returns instead.
+Change = Callable[[int, Any], Any]
 
 
 def in_backward_pass() -> bool:
@@ -27,6 +28,12 @@ def in_backward_pass() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
+def eagerly(function: Callable[..., Any], *, what_it_calls: bool = True) -> Callable[..., Any]:
+    """Keep ``torch.compile`` from compiling a function, and by default all that it calls."""
+    kept: Callable[..., Any] = torch.compiler.disable(function, recursive=what_it_calls)  # type: ignore[no-untyped-call]
+    return kept
+
+
 class LayerTechnique(Technique):
     """Replaces what single layers do in training.
 
@@ -38,12 +45,16 @@ class LayerTechnique(Technique):
     """
 
     def take(
-        self, trainer: Trainer, layers: Sequence[tuple[str, nn.Module]], replacement: Replacement
+        self,
+        trainer: Trainer,
+        layers: Sequence[tuple[str, nn.Module]],
+        change: Change,
+        stands_in: Callable[[nn.Module], bool] = lambda _: False,
     ) -> None:
-        """Let ``replacement(forward, index, *args, **kwargs)`` stand for the layers' forward.
+        """Let ``change`` make something else of what the layers return.
 
         It does so in training only: in ``trainer.training`` and where the layer is in training
-        mode.
+        mode. Layers for which ``stands_in`` is true don't run at all: what they get is changed.
 
         Raises:
             ConflictError: if another technique of this class has one of the layers.
@@ -62,8 +73,31 @@ class LayerTechnique(Technique):
         self._unseen = bool(layers)
         self._counter = f"_calls_{zlib.crc32(self.state_key.encode()):08x}"
         self._begin()
+
+        def is_training(layer: nn.Module) -> bool:
+            self._unseen = self._unseen and not layer.training
+            return layer.training and trainer.training
+
+        def around(layer: nn.Module, change: Callable[[Any], Any]) -> Any:
+            # a generator can't be part of a compiled graph, and what else is done here is cheap
+            trains, changed = eagerly(is_training), eagerly(change)
+            runs = not stands_in(layer)
+
+            def wrap(forward: Callable[..., Any]) -> Callable[..., Any]:
+                def replaced(*args: Any, **kwargs: Any) -> Any:
+                    if not trains(layer):
+                        return forward(*args, **kwargs)
+                    if runs:
+                        return changed(forward(*args, **kwargs))
+                    (x,) = [*args, *kwargs.values()]
+                    return changed(x)
+
+                return eagerly(replaced, what_it_calls=False)
+
+            return wrap
+
         for index, layer in enumerate(self.taken):
-            self.patch(layer, "forward", self._around(trainer, index, layer, replacement))
+            self.patch(layer, "forward", around(layer, partial(change, index)))
 
     def draw(self, trainer: Trainer, index: int, device: torch.device) -> torch.Generator:
         """Return the generator of the present call of a layer, and count the call."""
@@ -129,28 +163,6 @@ class LayerTechnique(Technique):
             vars(layer).pop(self._counter, None)
         self.taken = ()
         self._unseen = False
-
-    def _around(
-        self, trainer: Trainer, index: int, layer: nn.Module, replacement: Replacement
-    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        def wrap(forward: Callable[..., Any]) -> Callable[..., Any]:
-            def replaced(*args: Any, **kwargs: Any) -> Any:
-                if layer.training and trainer.training:
-                    self._unseen = False
-                    return replacement(forward, index, *args, **kwargs)
-                return forward(*args, **kwargs)
-
-            # a generator can't be part of a compiled graph
-            disabled: Callable[..., Any] = torch.compiler.disable(replaced)  # type: ignore[no-untyped-call]
-            return disabled
-
-        return wrap
-
-
-def only_argument(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Return the one argument of a call, by position or by whatever name it has."""
-    (argument,) = [*args, *kwargs.values()]
-    return argument
 
 
 def noise(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_dlopt.core.checks import check_number
 from lightning_dlopt.core.errors import ArgumentError
-from lightning_dlopt.core.layer_technique import LayerTechnique, noise, only_argument
+from lightning_dlopt.core.layer_technique import LayerTechnique, noise
 from lightning_dlopt.core.named_modules import check_target, listing, named_parts, select_modules
 from lightning_dlopt.core.run_length import RunLength
 from lightning_dlopt.core.spans import Span, parse_period
@@ -116,7 +116,8 @@ class ScheduledDropout(LayerTechnique):
     their own rate isn't 0. Calls of ``torch.nn.functional.dropout`` with a rate of their own can't
     be seen and stay as they are.
 
-    Under manual optimization a batch counts as a step.
+    Under manual optimization a batch counts as a step. In a ``torch.compile``d network the compiled
+    graph breaks at every driven layer, which may cost much of what compiling gains.
 
     Args:
         start: the rate at the first step, in [0, 1).
@@ -160,12 +161,11 @@ class ScheduledDropout(LayerTechnique):
             return
         drawing = [(name, layer) for name, layer in layers if _kind(layer) is not None]
 
-        def replacement(_: Any, index: int, *args: Any, **kwargs: Any) -> Any:
+        def change(index: int, x: Tensor) -> Tensor:
             layer: Any = drawing[index][1]
-            x = only_argument(args, kwargs)
             return drop(layer, x, self.draw(trainer, index, x.device)) if layer.p else x
 
-        self.take(trainer, drawing, replacement)
+        self.take(trainer, drawing, change, stands_in=lambda _: True)
         self._own_rates = own
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_dlopt.core.checks import check_choice, check_number
 from lightning_dlopt.core.errors import ArgumentError
-from lightning_dlopt.core.layer_technique import LayerTechnique, noise, only_argument
+from lightning_dlopt.core.layer_technique import LayerTechnique, noise
 from lightning_dlopt.core.named_modules import check_target, listing, named_parts, select_modules
 
 
@@ -74,7 +74,8 @@ class StochasticDepth(LayerTechnique):
 
     Draws come from a generator of its own; under gradient accumulation and on several ranks every
     batch has its own. A branch that is called several times in a batch draws each time anew;
-    activation checkpointing recomputes what was drawn.
+    activation checkpointing recomputes what was drawn. In a ``torch.compile``d network the compiled
+    graph breaks at every branch, which may cost much of what compiling gains.
 
     Args:
         drop_rate: the probability of leaving out the last branch, in [0, 1); 0 does nothing.
@@ -122,11 +123,7 @@ class StochasticDepth(LayerTechnique):
             return
         rates = drop_rates(len(branches), self.drop_rate, self.schedule)
 
-        def replacement(forward: Any, index: int, *args: Any, **kwargs: Any) -> Any:
-            _, branch = branches[index]
-            # a module that is there to drop its input is given another way of doing it
-            passes = drops_already(branch)
-            output = only_argument(args, kwargs) if passes else forward(*args, **kwargs)
+        def change(index: int, output: Any) -> Tensor:
             if not isinstance(output, Tensor) or output.dim() == 0:
                 raise self.refuse(
                     f"{branches[index][0]} returns {type(output).__name__}, not a tensor with the "
@@ -135,7 +132,8 @@ class StochasticDepth(LayerTechnique):
             generator = self.draw(trainer, index, output.device)
             return stochastic_depth(output, rates[index], generator, self.mode)
 
-        self.take(trainer, branches, replacement)
+        # a module that is there to drop its input is given another way of doing it
+        self.take(trainer, branches, change, stands_in=drops_already)
 
     def _branches(self, pl_module: LightningModule) -> list[tuple[str, nn.Module]]:
         if not isinstance(self.target, str):

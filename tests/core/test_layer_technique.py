@@ -18,12 +18,12 @@ class Noisy(LayerTechnique):
     """Multiplies what comes out of the module's layers by zeros and ones."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        def replacement(forward: Any, index: int, x: Tensor) -> Tensor:
+        def change(index: int, x: Tensor) -> Tensor:
             self.drawn.append(noise(x, 0.5, self.draw(trainer, index, x.device)))
-            return forward(x) * self.drawn[-1]  # type: ignore[no-any-return]
+            return x * self.drawn[-1]
 
         self.drawn: list[Tensor] = []
-        self.take(trainer, [("a", pl_module.a), ("b", pl_module.b)], replacement)
+        self.take(trainer, [("a", pl_module.a), ("b", pl_module.b)], change)
 
 
 class Module(LightningModule):
@@ -135,6 +135,24 @@ def test_nothing_is_left_after_training_or_an_exception() -> None:
             assert step is fails
         assert vars(module.a).keys() == vars(nn.Tanh()).keys()
         assert technique.taken == ()
+
+
+def test_layers_of_a_compiled_part_stay_compiled() -> None:
+    compiled: list[str] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        compiled.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    module, technique = Module(lambda module: module.both(module.weight).sum()), Noisy()
+    module.a = nn.Sequential(nn.Tanh(), nn.Softsign())
+    module.both = nn.Sequential(module.a, module.b)
+    module.both.compile(backend=backend)
+    trainer = Trainer(**QUIET, callbacks=[technique], max_epochs=1, devices=1)
+    trainer.fit(module, DataLoader(range(4)))  # type: ignore[arg-type]
+    assert len(technique.drawn) == 8
+    assert "softsign" in " ".join(compiled)
+    assert all_differ(technique.drawn)
 
 
 def test_in_backward_pass() -> None:
