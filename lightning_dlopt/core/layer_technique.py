@@ -44,6 +44,12 @@ class LayerTechnique(Technique):
     attributes of the layers for that purpose, and are gone after training.
     """
 
+    #: The layers that are changed at present.
+    taken: Sequence[nn.Module] = ()
+    _names: Sequence[str] = ()
+    _unseen = False
+    _counter = ""
+
     def take(
         self,
         trainer: Trainer,
@@ -147,12 +153,6 @@ class LayerTechnique(Technique):
         # nor must a copy carry the original's layers along
         run = {"taken", "_names", "_unseen", "_counter"}
         return {name: value for name, value in super().__getstate__().items() if name not in run}
-
-    #: The layers that are changed at present.
-    taken: Sequence[nn.Module] = ()
-    _names: Sequence[str] = ()
-    _unseen = False
-    _counter = ""
 
     def _begin(self) -> None:
         for layer in self.taken:
