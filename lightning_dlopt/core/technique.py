@@ -3,7 +3,7 @@
 import inspect
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -78,17 +78,18 @@ class Technique(Callback):
         device: torch.device | str = "cpu",
         *,
         same_on_all_ranks: bool = False,
+        key: Sequence[int] = (),
     ) -> torch.Generator:
         """Return this technique's generator for the current training batch.
 
         It is keyed by the run's seed, the technique, the rank and the number of batches so far:
         the same after a resume, another for every technique and rank, and no global generator is
-        read or moved.
+        read or moved. ``key`` tells several draws within a batch from each other.
         """
         rank = 0 if same_on_all_ranks else trainer.global_rank
         technique = zlib.crc32(self.state_key.encode())
         batch = trainer.fit_loop.total_batch_idx
-        return keyed_generator(run_seed(), technique, rank, batch, device=device)
+        return keyed_generator(run_seed(), technique, rank, batch, *key, device=device)
 
     def warn_no_effect(self, why: str) -> None:
         """Tell the user that this technique does nothing in this run."""

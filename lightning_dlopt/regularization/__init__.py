@@ -11,6 +11,17 @@ from lightning_dlopt.regularization.penalties import (
     zero_share,
 )
 from lightning_dlopt.regularization.penalty_base import Penalty
+from lightning_dlopt.regularization.scheduled_dropout import (
+    ScheduledDropout,
+    alpha_dropout,
+    dropout,
+    dropout_rate,
+)
+from lightning_dlopt.regularization.stochastic_depth import (
+    StochasticDepth,
+    drop_rates,
+    stochastic_depth,
+)
 
 __all__ = [
     "L1",
@@ -18,8 +29,15 @@ __all__ = [
     "ElasticNet",
     "Penalty",
     "RegularizationMixin",
+    "ScheduledDropout",
+    "StochasticDepth",
     "add_elastic_net_gradient_",
+    "alpha_dropout",
+    "drop_rates",
+    "dropout",
+    "dropout_rate",
     "elastic_net_penalty",
     "soft_threshold_",
+    "stochastic_depth",
     "zero_share",
 ]

@@ -43,6 +43,7 @@ def works_or_refuses(row: Row, task: Task, refuses: bool, **arguments: Any) -> N
         return
     if outcome.error is not None:
         raise AssertionError(f"failed with {outcome.error!r}") from outcome.error
+    assert any(step.after for step in outcome.steps), "no step of an optimizer was seen"
     row.effect(outcome, task)
 
 

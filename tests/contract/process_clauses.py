@@ -16,6 +16,7 @@ from tests.contract.run import (
     Outcome,
     StopAtEpochEnd,
     assert_close_weights,
+    assert_equal_states,
     assert_same_training,
     train,
 )
@@ -111,6 +112,8 @@ def two_processes(row: Row, folder: Path) -> None:
         row.effect(outcome, task)
         check = partial(assert_close_weights, one.weights, outcome.weights)
         row.holds_equal("two_processes", check)
+    first, second = (load(folder / f"rank-{rank}.pt").weights for rank in range(2))
+    assert_equal_states(first, second, "the ranks' weights")  # whatever one process does
 
 
 def on_sharded_rank(rank: int, name: str, folder: Path) -> None:

@@ -110,8 +110,10 @@ class Recorder(Callback):
         self.hooks = [one.register_step_post_hook(finish) for one in trainer.optimizers]
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        scale = scaler.get_scale() if scaler is not None else 1.0
         self.raw = {
-            name: whole(p.grad.detach()).clone()
+            name: whole(p.grad.detach()) / scale
             for name, p in pl_module.named_parameters()
             if p.grad is not None
         }
@@ -133,7 +135,9 @@ class Recorder(Callback):
         self.outcome.gradients.append(float(torch.tensor(norms).norm()))
         # not earlier: FSDP2 has other parameters in the module between forward and backward
         self.names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
-        self.outcome.steps.append(Step(raw=dict(self.raw), before=weights(optimizer, self.names)))
+        before = weights(optimizer, self.names)
+        assert before, "the recorder knows none of the optimizer's parameters"
+        self.outcome.steps.append(Step(raw=dict(self.raw), before=before))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         outcome = self.outcome

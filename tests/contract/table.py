@@ -3,6 +3,7 @@
 from tests.contract.row import Row
 from tests.contract.table_averaging import AVERAGING_ROWS
 from tests.contract.table_clipping import CLIPPING_ROWS
+from tests.contract.table_dropout import DROPOUT_ROWS
 from tests.contract.table_penalties import PENALTY_ROWS
 from tests.contract.table_schedules import SCHEDULE_ROWS
 from tests.contract.table_steps import STEP_ROWS
@@ -11,6 +12,7 @@ from tests.contract.table_use_optimizer import USE_OPTIMIZER_ROWS
 ROWS = [
     *AVERAGING_ROWS,
     *CLIPPING_ROWS,
+    *DROPOUT_ROWS,
     *PENALTY_ROWS,
     *SCHEDULE_ROWS,
     *STEP_ROWS,
@@ -21,6 +23,6 @@ TABLE = {row.name: row for row in ROWS}
 
 def find_row(name: str) -> Row:
     """Return a row of the table, or of the deliberately bad techniques."""
-    from tests.contract.planted import PLANTED
+    from tests.contract.planted_strict import ALL_PLANTED
 
-    return TABLE.get(name) or PLANTED[name]
+    return TABLE.get(name) or ALL_PLANTED[name]

@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 
 from tests.contract.clauses import IN_PROCESS
-from tests.contract.planted import FAULTS, GOOD, PLANTED
+from tests.contract.planted import GOOD
+from tests.contract.planted_strict import ALL_FAULTS, ALL_PLANTED
 from tests.contract.process_clauses import IN_PROCESSES
+from tests.contract.strict_clauses import STRICT
 
-CLAUSES = {clause.__name__: clause for clause in [*IN_PROCESS, *IN_PROCESSES]}
+CLAUSES = {clause.__name__: clause for clause in [*IN_PROCESS, *STRICT, *IN_PROCESSES]}
 SLOW = {clause.__name__ for clause in IN_PROCESSES}
 
 
@@ -17,7 +19,7 @@ def marked(name: str, *values: str) -> object:
 
 
 def test_every_clause_has_a_fault_to_catch() -> None:
-    assert set().union(*FAULTS.values()) == set(CLAUSES)
+    assert set().union(*ALL_FAULTS.values()) == set(CLAUSES)
 
 
 @pytest.mark.parametrize("clause", [marked(name) for name in CLAUSES])
@@ -27,8 +29,12 @@ def test_a_good_technique_keeps_every_clause(clause: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("clause", "fault"),
-    [marked(clause, cls.__name__) for cls, clauses in FAULTS.items() for clause in sorted(clauses)],
+    [
+        marked(clause, cls.__name__)
+        for cls, clauses in ALL_FAULTS.items()
+        for clause in sorted(clauses)
+    ],
 )
 def test_a_clause_catches_its_fault(clause: str, fault: str, tmp_path: Path) -> None:
     with pytest.raises((AssertionError, pytest.fail.Exception)):
-        CLAUSES[clause](PLANTED[fault], tmp_path)
+        CLAUSES[clause](ALL_PLANTED[fault], tmp_path)

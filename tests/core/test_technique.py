@@ -207,6 +207,14 @@ def test_draws_do_not_depend_on_the_global_generator() -> None:
     assert one.drawn == two.drawn
 
 
+def test_a_key_tells_draws_within_a_batch_apart() -> None:
+    technique, trainer = Draw(), Trainer(**QUIET)
+    keys: list[tuple[int, ...]] = [(), (0,), (1,), (0, 1), (1, 0)]
+    seeds = [technique.generator(trainer, key=key).initial_seed() for key in keys]
+    assert len(set(seeds)) == len(keys)
+    assert seeds[0] == technique.generator(trainer).initial_seed()
+
+
 def test_no_global_generator_is_touched() -> None:
     def state_after(*callbacks: Callback) -> list[Any]:
         seed_everything(5, verbose=False)

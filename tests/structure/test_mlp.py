@@ -24,3 +24,39 @@ def test_no_hidden_layer() -> None:
 def test_bad_sizes(sizes: list[int], named: str) -> None:
     with pytest.raises((ValueError, TypeError), match=rf"MLP.*{named}"):
         MLP(sizes)
+
+
+def test_without_options_the_layers_are_those_they_were() -> None:
+    plain = [type(layer).__name__ for layer in MLP([4, 3, 3, 2])]
+    assert plain == ["Flatten", "Linear", "ReLU", "Linear", "ReLU", "Linear"]
+
+
+def test_dropout_follows_every_hidden_layer() -> None:
+    network = MLP([4, 3, 3, 2], dropout=0.25)
+    assert [layer.p for layer in network if isinstance(layer, torch.nn.Dropout)] == [0.25] * 2
+    torch.manual_seed(0)
+    plain = MLP([4, 3, 3, 2])
+    torch.manual_seed(0)
+    x = torch.randn(5, 4)
+    same = MLP([4, 3, 3, 2], dropout=0.25).eval()
+    same.load_state_dict(dict(zip(same.state_dict(), plain.state_dict().values(), strict=True)))
+    assert torch.equal(same(x), plain(x))
+
+
+def test_residual_layers_add_to_their_input() -> None:
+    network = MLP([4, 4, 3, 3, 2], residual=True)
+    w1, b1, w2, b2, w3, b3, w4, b4 = network.parameters()
+    x = torch.randn(5, 4)
+    hidden = (x @ w1.T + b1).clamp(min=0)  # as wide as the data, but the first
+    hidden = (hidden @ w2.T + b2).clamp(min=0)
+    hidden = hidden + (hidden @ w3.T + b3).clamp(min=0)
+    torch.testing.assert_close(network(x), hidden @ w4.T + b4)
+    assert [name for name, _ in network.named_modules() if name.endswith("branch")] == ["5.branch"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"dropout": 1.0}, {"dropout": True}, {"dropout": -0.1}, {"residual": 1}]
+)
+def test_bad_options(options: dict[str, float]) -> None:
+    with pytest.raises((ValueError, TypeError), match=rf"MLP: {next(iter(options))}="):
+        MLP([4, 3, 2], **options)
