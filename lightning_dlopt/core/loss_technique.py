@@ -50,8 +50,14 @@ class LossTechnique(Technique, ABC):
         why = self.neutral()
         if why is not None:
             self.warn_no_effect(why)
-        else:
-            self.patch_step(trainer, pl_module)
+            return
+        if is_compiled(pl_module.training_step):
+            raise self.refuse(
+                f"{type(pl_module).__name__} is compiled as a whole, and in a compiled training "
+                "step the loss can't be caught: compile its network instead "
+                "(module.network.compile())"
+            )
+        self.patch_step(trainer, pl_module)
 
     def patch_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Replace ``training_step`` by one whose cross-entropies are caught."""
@@ -117,6 +123,16 @@ class LossTechnique(Technique, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_catcher": None}
+
+
+def is_compiled(function: Any) -> bool:
+    """Return whether a function, or what it wraps, is one that ``torch.compile`` made."""
+    while function is not None:
+        # there is no public way to ask; where this fails, the first step finds no loss and refuses
+        if hasattr(function, "_torchdynamo_orig_callable"):
+            return True
+        function = getattr(function, "__wrapped__", None)
+    return False
 
 
 def batch_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
