@@ -98,16 +98,15 @@ class Recorder(Callback):
     def __init__(self, outcome: Outcome) -> None:
         self.outcome = outcome
         self.raw: dict[str, Tensor] = {}
+        self.names: dict[int, str] = {}
         self.hooks: list[Any] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
-
         def finish(optimizer: Any, args: Any, kwargs: Any) -> None:
             step = self.outcome.steps[-1]
-            step.applied, step.after = gradients(optimizer, names), weights(optimizer, names)
+            step.applied = gradients(optimizer, self.names)
+            step.after = weights(optimizer, self.names)
 
-        self.names = names
         # registered last, so it sees what other hooks after the step have done
         self.hooks = [one.register_step_post_hook(finish) for one in trainer.optimizers]
 
@@ -131,6 +130,9 @@ class Recorder(Callback):
         self.outcome.rates.append(tuple(float(group["lr"]) for group in groups))
         gradients = [p.grad for g in groups for p in g["params"] if p.grad is not None]
         norms = [whole(gradient.detach().float()).norm() for gradient in gradients]
+        # not once at the start: FSDP2 has other parameters in the module between validation and
+        # the first step than those that the optimizer has
+        self.names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
         self.outcome.gradients.append(float(torch.tensor(norms).norm()))
         self.outcome.steps.append(Step(raw=dict(self.raw), before=weights(optimizer, self.names)))
 

@@ -42,6 +42,7 @@ def walk(outcome: Outcome, task: Task) -> Iterator[tuple[Step, TupleModule, Tens
                 with torch.no_grad():
                     for name, tensor in step.before.items():
                         parameters[name].copy_(tensor)
+                assert step.before
                 if step.applied:  # there is none where the module skipped the batch
                     yield step, module, *module.unpack(batch)
                 with torch.no_grad():
