@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_dlopt.core.patching import Patches
-from lightning_dlopt.core.randomness import keyed_generator
 
 
 @contextmanager
@@ -115,7 +114,7 @@ def _where(device: torch.device) -> tuple[torch.device, ...]:
 
 def _seed_global_generators(seed: int, device: torch.device) -> None:
     # not torch.manual_seed, which seeds every device of the machine
-    torch.set_rng_state(keyed_generator(seed).get_state())
+    torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
     if device.type not in ("cpu", "meta"):
-        state = keyed_generator(seed, device=device).get_state()
+        state = torch.Generator(device).manual_seed(seed).get_state()
         torch.get_device_module(device).set_rng_state(state, *_where(device))
