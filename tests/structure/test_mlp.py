@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
+from lightning_dlopt.core import ArgumentError
 from lightning_dlopt.structure import MLP
 
 
@@ -24,3 +26,11 @@ def test_no_hidden_layer() -> None:
 def test_bad_sizes(sizes: list[int], named: str) -> None:
     with pytest.raises((ValueError, TypeError), match=rf"MLP.*{named}"):
         MLP(sizes)
+
+
+def test_dropout_follows_every_hidden_layer() -> None:
+    rates = [layer.p for layer in MLP([4, 8, 8, 2], dropout=0.3) if isinstance(layer, nn.Dropout)]
+    assert rates == [0.3, 0.3]
+    assert list(MLP([4, 8, 2], dropout=0).state_dict()) == list(MLP([4, 8, 2]).state_dict())
+    with pytest.raises(ArgumentError, match=r"dropout=1 is not in \[0, 1\)"):
+        MLP([4, 2], dropout=1)
