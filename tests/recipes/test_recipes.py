@@ -19,6 +19,7 @@ def dlopt(*arguments: object) -> None:
     assert main([str(argument) for argument in arguments]) == 0
 
 
+@pytest.mark.filterwarnings("error::lightning_dlopt.core.NoEffectWarning")
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_each_overlay_lies_over_any_configuration(
     overlay: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
