@@ -15,7 +15,9 @@ from lightning_dlopt.core.patching import Patches
 
 
 @contextmanager
-def extra_pass(module: LightningModule, seed: int | None = None) -> Iterator[None]:
+def extra_pass(
+    module: LightningModule, seed: int | None = None, device: torch.device | None = None
+) -> Iterator[None]:
     """Run a second pass of ``module.training_step`` in this block; the first one counts.
 
     What the module logs by ``self.log`` is dropped; buffers (BatchNorm's statistics), the states of
@@ -26,6 +28,7 @@ def extra_pass(module: LightningModule, seed: int | None = None) -> Iterator[Non
         module: the module; anything it holds is found through its submodules.
         seed: for torch's global generators within the block. By default they go on from where
             they are.
+        device: where the pass draws besides the CPU; by default the module's device.
 
     Example:
         >>> module = LightningModule()
@@ -36,15 +39,17 @@ def extra_pass(module: LightningModule, seed: int | None = None) -> Iterator[Non
         >>> bool(first == again)
         True
     """
-    patches = Patches()
+    patches, device = Patches(), device or module.device
     with ExitStack() as stack:
         stack.callback(patches.undo)
-        patches.patch(module, "log", lambda _: _do_not_log)
+        for part in module.modules():
+            if isinstance(part, LightningModule):
+                patches.patch(part, "log", lambda _: _do_not_log)
         stack.enter_context(kept_buffers(module))
         stack.enter_context(kept_metrics(module))
-        stack.enter_context(kept_generators(module.device))
+        stack.enter_context(kept_generators(device))
         if seed is not None:
-            _seed_global_generators(seed, module.device)
+            _seed_global_generators(seed, device)
         yield
 
 

@@ -134,7 +134,7 @@ checkpoint='teacher.ckpt')
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Move the teacher to where the module trains."""
         if self._running is not None:
-            self._running.to(pl_module.device)
+            self._running.to(trainer.strategy.root_device)
 
     def look_at(self, batch: Any) -> None:
         """Keep the batch for the moment when the loss is computed."""

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -79,6 +79,8 @@ class RDrop(LossTechnique):
         RDrop(alpha=0.5)
     """
 
+    exclusive: ClassVar[str | None] = "R-Drop"
+
     def __init__(self, alpha: float) -> None:
         self.alpha = check_number(self, "alpha", alpha, "[0, inf)")
         self._first: list[Tensor] = []
@@ -135,7 +137,8 @@ class RDrop(LossTechnique):
                     if not self._first:  # a batch for which the module has another loss
                         return output
                     self._second = []
-                    with extra_pass(pl_module, self.generator(trainer).initial_seed()):
+                    seed = self.generator(trainer).initial_seed()
+                    with extra_pass(pl_module, seed, trainer.strategy.root_device):
                         again = run(*args, **kwargs)
                     return self._mean(output, again)
                 finally:

@@ -194,3 +194,24 @@ def test_sixteen_bit_logits() -> None:
     half = symmetric_kl(logits.bfloat16(), logits.flip(0).bfloat16())
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, symmetric_kl(logits, logits.flip(0)), rtol=0.05, atol=0.02)
+
+
+def test_a_compiled_network_is_compiled_once_for_both_passes() -> None:
+    graphs = []
+
+    def count(graph: Any, example: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    module, plain = Stranger(dropout=0.5), Stranger(dropout=0.5)
+    module.net.compile(backend=count)
+    fit(module, [RDrop(1.5)], num_sanity_val_steps=0, limit_val_batches=0)
+    fit(plain, [RDrop(1.5)], num_sanity_val_steps=0, limit_val_batches=0)
+    assert len(graphs) == 1
+    assert_close_weights(module.net, plain.net)
+
+
+def test_accumulated_batches_have_masks_of_their_own() -> None:
+    technique, module = Seeds(alpha=1.5), Stranger(dropout=0.5)
+    fit(module, [technique], accumulate_grad_batches=2)
+    assert len(set(technique.seeds)) == len(technique.seeds) == 8
