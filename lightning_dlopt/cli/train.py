@@ -6,8 +6,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import ArgumentError as ParseError
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -17,6 +18,7 @@ from lightning_dlopt.cli.checkpoint_guard import CheckpointGuard, check_readable
 from lightning_dlopt.cli.config_files import check_order
 from lightning_dlopt.cli.mistakes import UsageError, parse_message
 from lightning_dlopt.cli.optimizer_guard import OptimizerGuard
+from lightning_dlopt.core.extra_pass import kept_generators
 
 
 class DloptCLI(LightningCLI):
@@ -33,6 +35,8 @@ class DloptCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Build module, data and Trainer; what their constructors refuse is a user's mistake."""
+        # the parser would build the deepest keys first: these before the model
+        self._callbacks = self.config[self.subcommand].trainer.pop("callbacks", None)
         try:
             super().instantiate_classes()
         except (ValueError, TypeError, RuntimeError) as error:
@@ -40,6 +44,21 @@ class DloptCLI(LightningCLI):
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, OptimizerGuard):
                 callback.remember(self.model)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the Trainer, and first its callbacks, which the model must not depend on.
+
+        A callback that has a network in its arguments draws from the global generators, and would
+        change the model's initial weights, its dropout masks and the order of batches.
+        """
+        command: Any = self.subcommand
+        self.config[command].trainer.callbacks = self._callbacks
+        only: Any = self.config.clone()
+        only[command] = type(only)(trainer=type(only)(callbacks=self._callbacks))
+        with kept_generators(torch.device("cpu")):
+            built = self.parser.instantiate_classes(only)
+        self.config_init[command].trainer.callbacks = built[command].trainer.callbacks
+        return super().instantiate_trainer(**kwargs)
 
     @staticmethod
     def configure_optimizers(

@@ -14,6 +14,10 @@ T = TypeVar("T")
 
 _ABSENT = object()
 
+#: Where a patch goes among several of one method, whatever the order of the callbacks. Each level
+#: is outside of the one before; patches of one level are nested in the order they were made.
+RERUN, LOSS, BATCH, OUTERMOST = range(4)
+
 
 def _itself(value: T) -> T:
     return value
@@ -27,19 +31,43 @@ class PatchedMethod:
     """
 
     def __init__(
-        self, owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]
+        self,
+        owner: Any,
+        name: str,
+        wrap: Callable[[Callable[..., Any]], Callable[..., Any]],
+        level: int = OUTERMOST,
     ) -> None:
         self.owner = owner
         self.name = name
+        self.level = level
         # the CLI and torch.compile leave methods in the instance: those come back, too
         self.before = vars(owner).get(name, _ABSENT)
         self.original = getattr(owner, name)
-        self.replacement = wrap(self.original)
+        self.above: PatchedMethod | None = None
+        while isinstance(self.before, PatchedMethod) and self.before.level > level:
+            self.above = self.before
+            self.original, self.before = self.above.original, self.above.before
+        self.replacement = wrap(self._call_original())
         # Lightning asks whether a hook is overridden by looking at __wrapped__ and __code__. A
         # hook that the user left alone must count as overridden now, or it would not be called.
         inherited = getattr(LightningModule, name, None)
         if getattr(self.original, "__func__", self.original) is not inherited:
             update_wrapper(self, self.original, updated=())
+
+    def _call_original(self) -> Callable[..., Any]:
+        # looked up at every call: a patch of a lower level may come in between
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return self.original(*args, **kwargs)
+
+        return update_wrapper(call, self.original, updated=())
+
+    def put(self) -> None:
+        """Take the place in the owner, or beneath the patches of higher levels."""
+        if self.above is None:
+            object.__setattr__(self.owner, self.name, self)
+        else:
+            self.above.original = self.above.before = self
+            self.above = None
 
     @property
     def __code__(self) -> CodeType:
@@ -70,11 +98,11 @@ class PatchedMethod:
             else:
                 object.__setattr__(self.owner, self.name, self.before)
             return
-        # a later patch calls this one: from now on it only passes the call on
+        # whoever still holds this one finds that it only passes the call on
         self.replacement = self.original
         while isinstance(current, PatchedMethod):
             if current.before is self:
-                current.before = self.before
+                current.original, current.before = self.original, self.before
             current = current.before
 
 
@@ -98,17 +126,27 @@ class Patches:
         self._patched: list[PatchedMethod] = []
 
     def patch(
-        self, owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]
+        self,
+        owner: Any,
+        name: str,
+        wrap: Callable[[Callable[..., Any]], Callable[..., Any]],
+        level: int = OUTERMOST,
     ) -> None:
         """Replace ``owner.name`` on this instance by ``wrap(original)``.
+
+        Args:
+            owner: whose method it is.
+            name: the method's name.
+            wrap: makes the replacement from a function that calls what is beneath.
+            level: patches of a higher level go around it, also those that were made before.
 
         Raises:
             TechniqueError: if this object has patched that method already.
         """
         if any(patched.owner is owner and patched.name == name for patched in self._patched):
             raise TechniqueError(f"{type(owner).__name__}.{name} is patched already")
-        patched = PatchedMethod(owner, name, wrap)
-        object.__setattr__(owner, name, patched)
+        patched = PatchedMethod(owner, name, wrap, level)
+        patched.put()
         self._patched.append(patched)
 
     def undo(self) -> None:

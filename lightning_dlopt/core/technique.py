@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_dlopt.core.errors import ConflictError, NoEffectWarning, TechniqueError
-from lightning_dlopt.core.patching import Patches
+from lightning_dlopt.core.patching import OUTERMOST, Patches
 from lightning_dlopt.core.plain import plain
 from lightning_dlopt.core.randomness import keyed_generator, run_seed
 from lightning_dlopt.core.resume import SavedTechnique, check_all_present, saved_techniques
@@ -67,10 +67,14 @@ class Technique(Callback):
         """Raise a CheckpointError if this technique can't go on from what was ``saved``."""
 
     def patch(
-        self, owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]
+        self,
+        owner: Any,
+        name: str,
+        wrap: Callable[[Callable[..., Any]], Callable[..., Any]],
+        level: int = OUTERMOST,
     ) -> None:
         """Replace a method of one object until training ends; see :class:`Patches`."""
-        self._patches.patch(owner, name, wrap)
+        self._patches.patch(owner, name, wrap, level)
 
     def generator(
         self,

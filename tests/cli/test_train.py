@@ -124,3 +124,20 @@ def test_help_is_everywhere(dlopt: Run) -> None:
         code, printed = dlopt(*arguments)
         assert code == 0
         assert "usage" in printed
+
+
+def test_a_network_in_a_callback_does_not_change_the_model(
+    dlopt: Run, recipes: Path, tmp_path: Path
+) -> None:
+    teacher = {"class_path": "lightning_dlopt.MLP", "init_args": {"sizes": [64, 32, 10]}}
+    arguments = {"teacher": teacher, "temperature": 2.0, "weight": 0.0}
+    callback = {"class_path": "Distillation", "init_args": arguments}
+    configs = ["--config", recipes / "quickstart.yaml"]
+    with_it = ["--config", overlay(tmp_path / "distillation.yaml", [callback])]
+    weights = []
+    for name, more in (("plain", []), ("taught", with_it)):
+        save = f"--trainer.logger.save_dir={tmp_path / name}"
+        code, printed = dlopt("fit", *configs, *more, "--trainer.max_epochs=1", save, *QUIET)
+        assert code == 0, printed
+        weights.append(checkpoint(tmp_path / name)["state_dict"])
+    assert all(torch.equal(tensor, weights[1][key]) for key, tensor in weights[0].items())

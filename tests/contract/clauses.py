@@ -122,7 +122,8 @@ def no_trace(row: Row, folder: Path) -> None:
         for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
             assert_equal_states(twin.state_dict(), module.state_dict(), "copy")
             inputs = torch.randn(2, FEATURES)
-            assert torch.equal(twin.net(inputs), module.net(inputs))
+            # in eval mode: two calls of a network with dropout differ in any case
+            assert torch.equal(twin.net.eval()(inputs), module.net.eval()(inputs))
     exported = torch.export.export(module.net.eval(), (torch.randn(2, FEATURES),))
     assert torch.equal(exported.module()(inputs), module.net(inputs))
 

@@ -9,6 +9,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_dlopt.core import Patches, TechniqueError
+from lightning_dlopt.core.patching import BATCH, LOSS, OUTERMOST, RERUN
 
 
 class Counter:
@@ -128,3 +129,39 @@ def test_arguments_and_results_pass_through() -> None:
 def test_an_absent_method_is_an_error() -> None:
     with pytest.raises(AttributeError, match="nothing"):
         Patches().patch(Counter(), "nothing", plus(1))
+
+
+@pytest.mark.parametrize("order", list(permutations([RERUN, LOSS, BATCH, OUTERMOST])))
+def test_levels_are_nested_whatever_the_order(order: tuple[int, ...]) -> None:
+    class Speaker:
+        def speak(self) -> str:
+            return "."
+
+    def around(level: int) -> Any:
+        return lambda original: lambda: f"{level}{original()}"
+
+    for undone in permutations(order):
+        speaker, all_patches = Speaker(), {level: Patches() for level in order}
+        left: list[int] = []
+        for level in order:
+            all_patches[level].patch(speaker, "speak", around(level), level)
+            left = sorted([*left, level], reverse=True)
+            assert speaker.speak() == "".join(map(str, left)) + "."
+        for level in undone:
+            all_patches[level].undo()
+            left.remove(level)
+            assert speaker.speak() == "".join(map(str, left)) + "."
+        assert not vars(speaker)
+
+
+def test_a_lower_level_keeps_what_stood_in_the_instance() -> None:
+    counter, outer, inner = Counter(), Patches(), Patches()
+    own = lambda: 70  # noqa: E731
+    counter.get = own  # type: ignore[method-assign]
+    outer.patch(counter, "get", plus(1))
+    inner.patch(counter, "get", plus(10), LOSS)
+    assert counter.get() == 81
+    outer.undo()
+    assert counter.get() == 80
+    inner.undo()
+    assert counter.get is own

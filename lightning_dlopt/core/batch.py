@@ -1,0 +1,139 @@
+"""Where a batch's input and target are, in batches of any form."""
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+from torch import Tensor
+
+from lightning_dlopt.core.checks import owner_name
+from lightning_dlopt.core.errors import ArgumentTypeError, TechniqueError
+
+#: A position in a tuple or list, or a key or field's name.
+Key: TypeAlias = int | str
+Role: TypeAlias = Literal["input", "target"]
+
+#: What people call the two, by role; positions are 0 and 1.
+USUAL_NAMES: dict[Role, tuple[str, ...]] = {
+    "input": ("x", "input", "inputs", "image", "images", "pixel_values"),
+    "target": ("y", "target", "targets", "label", "labels"),
+}
+_POSITIONS: dict[Role, int] = {"input": 0, "target": 1}
+
+
+def check_key(owner: object, name: str, value: Any) -> Key | None:
+    """Return ``value`` if it is a position, a key or None, or raise an ArgumentTypeError."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | str)):
+        raise ArgumentTypeError(
+            f"{owner_name(owner)}: {name}={value!r} must be an int (a position), a str (a key or "
+            "a field's name) or None"
+        )
+    return value
+
+
+def _field_names(batch: Any) -> list[Any] | None:
+    """Return the names in a dict, named tuple or dataclass; None for what has no names."""
+    if isinstance(batch, Mapping):
+        return list(batch)
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return list(batch._fields)
+    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        return [field.name for field in dataclasses.fields(batch)]
+    return None
+
+
+def find_key(batch: Any, role: Role, key: Key | None = None, owner: object = "find_key") -> Key:
+    """Return where the input or the target of ``batch`` is.
+
+    Args:
+        batch: a tuple or list (positions 0 and 1), or a dict, named tuple or dataclass (the usual
+            names, :data:`USUAL_NAMES`).
+        role: ``"input"`` or ``"target"``.
+        key: where the user says that it is; only checked then.
+        owner: what asks, for the message.
+
+    Raises:
+        TechniqueError: if it isn't there, or more than one name is usual; the message lists the
+            batch's keys.
+
+    Example:
+        >>> find_key({"image": 1, "label": 2}, "target")
+        'label'
+        >>> find_key((1, 2, 3), "target")
+        1
+    """
+    names = _field_names(batch)
+    if names is not None:
+        positional = isinstance(batch, tuple) and isinstance(key, int)
+        found = [name for name in USUAL_NAMES[role] if name in names] if key is None else [key]
+        if len(found) == 1 and (found[0] in names or (positional and _has_position(batch, key))):
+            return found[0]
+        has = "the keys " + (", ".join(repr(name) for name in names) or "(none)")
+    elif isinstance(batch, tuple | list):
+        position = _POSITIONS[role] if key is None else key
+        if _has_position(batch, position):
+            return position
+        has = f"{len(batch)} items"
+    else:
+        has = "no fields that are known of"
+    where = f"{role}_key={key!r} isn't in it" if key is not None else f"its {role} isn't clear"
+    raise TechniqueError(
+        f"{owner_name(owner)}: the batch, a {type(batch).__name__}, has {has}, and {where}: "
+        f"say by {role}_key= where the {role} is"
+    )
+
+
+def _has_position(batch: Any, position: Any) -> bool:
+    return isinstance(position, int) and -len(batch) <= position < len(batch)
+
+
+def get_field(batch: Any, key: Key) -> Any:
+    """Return what is at ``key``, as :func:`find_key` gives it.
+
+    Example:
+        >>> get_field(("images", "labels"), 1)
+        'labels'
+    """
+    if isinstance(key, str) and not isinstance(batch, Mapping):
+        return getattr(batch, key)
+    return batch[key]
+
+
+def replace_fields(batch: Any, changes: Mapping[Any, Any]) -> Any:
+    """Return a batch of the same type with some fields replaced; ``batch`` stays as it is.
+
+    Args:
+        batch: a tuple, list, dict, named tuple or dataclass (also a frozen one).
+        changes: new values by the keys that :func:`find_key` gives.
+
+    Example:
+        >>> batch = {"x": 1, "y": 2}
+        >>> replace_fields(batch, {"x": 5}), batch
+        ({'x': 5, 'y': 2}, {'x': 1, 'y': 2})
+    """
+    if isinstance(batch, tuple):
+        items = list(batch)
+        fields = getattr(batch, "_fields", ())
+        for key, value in changes.items():
+            items[fields.index(key) if isinstance(key, str) else key] = value
+        return type(batch)(*items) if fields else type(batch)(items)
+    twin = copy.copy(batch)
+    for key, value in changes.items():
+        if isinstance(key, str) and not isinstance(batch, Mapping):
+            object.__setattr__(twin, key, value)  # also where a dataclass is frozen
+        else:
+            twin[key] = value
+    return twin
+
+
+def get_tensor(batch: Any, role: Role, key: Key | None = None, owner: object = "batch") -> Tensor:
+    """Return a batch's input or target; errors as :func:`find_key`, also if it is no tensor."""
+    where = find_key(batch, role, key, owner)
+    value = get_field(batch, where)
+    if not isinstance(value, Tensor):
+        raise TechniqueError(
+            f"{owner_name(owner)}: what the batch has at {where!r} is a {type(value).__name__}, "
+            f"not a tensor: say by {role}_key= where the {role} is"
+        )
+    return value

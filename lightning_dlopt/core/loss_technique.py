@@ -1,0 +1,140 @@
+"""The base of techniques that compute the training's cross-entropy in another way."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_dlopt.core.cross_entropy import CatchCrossEntropy
+from lightning_dlopt.core.patching import LOSS
+from lightning_dlopt.core.technique import Technique
+
+
+class LossTechnique(Technique, ABC):
+    """Replaces the cross-entropy that a module computes in its ``training_step``.
+
+    The module sees its own batch with its own labels; only the value of the loss changes, where
+    it is computed, and with it what the module logs of it. Validation, also one that calls
+    ``training_step``, is left alone. A step that computes several cross-entropies has each of
+    them replaced, so its own weights for them stay in force.
+
+    A module whose first training step computes none that can be caught is refused before its
+    first optimizer step: another loss, or one inside what ``torch.compile`` compiled.
+
+    Several such techniques train together in any order of the callbacks: each asks the next one
+    around it for the cross-entropy, and the levels of :mod:`.patching` say who is around whom.
+    """
+
+    _catcher: CatchCrossEntropy | None = None
+    _has_caught = False
+
+    @abstractmethod
+    def neutral(self) -> str | None:
+        """Return why the arguments leave training as it is, or None if they don't."""
+
+    @abstractmethod
+    def replace(self, logits: Tensor, target: Tensor, **options: Any) -> Tensor:
+        """Return the loss; arguments as in :class:`CatchCrossEntropy`."""
+
+    def look_at(self, batch: Any) -> None:
+        """Take what is needed from the batch that the training step is about to get."""
+
+    # ---- what Lightning calls ----
+
+    def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go around the training step, unless the arguments are neutral."""
+        self._catcher, self._has_caught = None, False
+        why = self.neutral()
+        if why is not None:
+            self.warn_no_effect(why)
+            return
+        if is_compiled(pl_module.training_step):
+            raise self.refuse(
+                f"{type(pl_module).__name__} is compiled as a whole, and in a compiled training "
+                "step the loss can't be caught: compile its network instead "
+                "(module.network.compile())"
+            )
+        self.patch_step(trainer, pl_module)
+
+    def patch_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Replace ``training_step`` by one whose cross-entropies are caught."""
+        self._catcher = catcher = CatchCrossEntropy(self.replace)
+
+        def wrap(training_step: Callable[..., Any]) -> Callable[..., Any]:
+            def step(*args: Any, **kwargs: Any) -> Any:
+                if not trainer.training:
+                    return training_step(*args, **kwargs)
+                self.look_at(batch_of(args, kwargs))
+                catcher.restart()
+                with catcher:
+                    return training_step(*args, **kwargs)
+
+            return step
+
+        self.patch(pl_module, "training_step", wrap, level=LOSS)
+
+    def on_before_backward(
+        self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
+    ) -> None:
+        """Refuse a module whose loss was not caught."""
+        self.require_caught(pl_module)
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Refuse a module that calls ``loss.backward()`` itself and whose loss was not caught."""
+        # the automatic loop comes here also for a batch that was skipped
+        if not pl_module.automatic_optimization:
+            self.require_caught(pl_module)
+
+    def require_caught(self, pl_module: LightningModule) -> None:
+        """Raise a TechniqueError if the first training step has computed no cross-entropy."""
+        if self._has_caught or self._catcher is None:
+            return
+        if not self._catcher.caught:
+            passed = ", ".join(sorted(self._catcher.passed))
+            raise self.refuse(
+                f"{type(pl_module).__name__}.training_step computed no cross-entropy that could be "
+                "caught (torch.nn.functional.cross_entropy, nll_loss, or their modules)"
+                + (f", but {passed}" if passed else "")
+                + "; inside what torch.compile compiled none can be: compile the network rather "
+                "than the whole module"
+            )
+        self._has_caught = True
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Put the module's own training step back."""
+        super().teardown(trainer, pl_module, stage)
+        self.let_go()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Put the module's own training step back."""
+        super().on_exception(trainer, pl_module, exception)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Drop what is only needed while training."""
+        self._catcher = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_catcher": None}
+
+
+def is_compiled(function: Any) -> bool:
+    """Return whether a function, or what it wraps, is one that ``torch.compile`` made."""
+    while function is not None:
+        # there is no public way to ask; where this fails, the first step finds no loss and refuses
+        if hasattr(function, "_torchdynamo_orig_callable"):
+            return True
+        function = getattr(function, "__wrapped__", None)
+    return False
+
+
+def batch_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return the batch among the arguments of a training step."""
+    return args[0] if args else kwargs.get("batch", next(iter(kwargs.values()), None))

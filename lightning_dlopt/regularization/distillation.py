@@ -1,0 +1,200 @@
+"""A trained teacher's predictions as further targets."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lightning_dlopt.core.batch import Key, check_key, get_tensor
+from lightning_dlopt.core.checks import check_number, check_text
+from lightning_dlopt.core.cross_entropy import (
+    class_dim,
+    kl_divergence,
+    log_probabilities,
+    reduce_like_cross_entropy,
+)
+from lightning_dlopt.core.errors import ArgumentTypeError, CheckpointError
+from lightning_dlopt.core.load_weights import load_weights
+from lightning_dlopt.core.loss_technique import LossTechnique
+
+
+def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return ``T² · KL(softmax(teacher / T) ‖ softmax(logits / T))`` over the classes.
+
+    Args:
+        logits: the student's, ``(N, C, d1, …)`` or ``(C,)``.
+        teacher_logits: of the same shape.
+        temperature: T, in (0, inf).
+
+    Returns:
+        One value for each prediction, ``(N, d1, …)`` or ``()``, in float32 at least.
+
+    Example:
+        >>> student, teacher = torch.zeros(1, 2), torch.tensor([[1.0, -1.0]])
+        >>> round(distillation_loss(student, teacher, temperature=2.0).item(), 4)
+        0.4438
+    """
+    temperature = check_number("distillation_loss", "temperature", temperature, "(0, inf)")
+    teacher = log_probabilities(teacher_logits / temperature)
+    student = log_probabilities(logits / temperature)
+    return temperature**2 * kl_divergence(teacher, student)
+
+
+class Distillation(LossTechnique):
+    """Train a network to predict what a trained, frozen teacher predicts.
+
+    The loss is ``(1 - weight) · CE + weight · T² · KL(teacher_T ‖ student_T)``, both distributions
+    softened by the temperature T. The student's logits are those that the module gives to its
+    cross-entropy; the teacher gets the batch's input as the training step gets it, augmented or
+    mixed, in the same precision. The divergence is reduced as the module reduces its
+    cross-entropy: targets of ``ignore_index`` don't count (class weights change the CE only).
+
+    The teacher is copied; the copy is moved to the module's device, in eval mode and without
+    gradients, and dropped after training. It is no part of the module or of its checkpoints.
+
+    Source: G. Hinton, O. Vinyals, J. Dean, Distilling the Knowledge in a Neural Network, 2015,
+    arXiv:1503.02531, section 2. Their weighted average has the hard labels' part small, and its T²
+    keeps the gradients' size at any temperature; the KL divergence has the gradient of their
+    cross-entropy with soft targets.
+
+    Args:
+        teacher: maps the input to logits, as a tensor or as the ``logits`` of what it returns, in
+            the shape of the student's. Where the student's are ``(N, C)``, a teacher's
+            ``(…, C)`` with N predictions in the same order will do.
+        temperature: T, in (0, inf).
+        weight: share of the teacher in the loss, in [0, 1]. At 0 the teacher isn't run.
+        input_key: where the input is in a batch, a position or a name; by default the first item
+            of a tuple or list, or what has one of the usual names (see :mod:`.core.batch`).
+        checkpoint: a file with the teacher's weights, a Lightning checkpoint or a saved
+            ``state_dict``, opened with ``weights_only=True``. None for a teacher that has them.
+        checkpoint_prefix: where they are in it, such as ``"network."``; by default the only prefix
+            under which all are found.
+
+    Raises:
+        CheckpointError: before training, if the file can't be read or doesn't fit the teacher.
+        TechniqueError: in the first step, if the module computes no cross-entropy (see
+            :class:`LossTechnique`), the batch's input isn't found, or the logits' shapes differ.
+
+    The checkpoint keeps the arguments, of the teacher its class.
+
+    Example:
+        >>> Distillation(nn.Linear(2, 3), temperature=2.0, weight=0.5, checkpoint="teacher.ckpt")
+        Distillation(teacher='torch.nn.modules.linear.Linear', temperature=2.0, weight=0.5, \
+checkpoint='teacher.ckpt')
+    """
+
+    exclusive: ClassVar[str | None] = "distillation"
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        temperature: float,
+        weight: float,
+        input_key: Key | None = None,
+        checkpoint: str | None = None,
+        checkpoint_prefix: str | None = None,
+    ) -> None:
+        if not isinstance(teacher, nn.Module):
+            raise ArgumentTypeError(f"Distillation: teacher={teacher!r} must be a torch.nn.Module")
+        self.teacher = teacher
+        self.temperature = check_number(self, "temperature", temperature, "(0, inf)")
+        self.weight = check_number(self, "weight", weight, "[0, 1]")
+        self.input_key = check_key(self, "input_key", input_key)
+        self.checkpoint = checkpoint
+        if checkpoint is not None:
+            self.checkpoint = check_text(self, "checkpoint", checkpoint)
+        self.checkpoint_prefix = checkpoint_prefix
+        if checkpoint_prefix is not None and not isinstance(checkpoint_prefix, str):
+            raise ArgumentTypeError(
+                f"Distillation: checkpoint_prefix={checkpoint_prefix!r} must be a string"
+            )
+        self._running: nn.Module | None = None
+        self._batch: Any = None
+        self._teacher_logits: Tensor | None = None
+
+    def neutral(self) -> str | None:
+        """Return why there is nothing to do, if weight is 0."""
+        return "weight is 0" if self.weight == 0 else None
+
+    def patch_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Load the teacher, and go around the training step."""
+        teacher = copy.deepcopy(self.teacher).requires_grad_(False).eval()
+        if self.checkpoint is not None:
+            try:
+                load_weights(teacher, self.checkpoint, self.checkpoint_prefix)
+            except CheckpointError as error:
+                raise CheckpointError(f"{self!r}: {error}") from error
+        self._running = trainer.precision_plugin.convert_module(teacher)
+        super().patch_step(trainer, pl_module)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Move the teacher to where the module trains."""
+        if self._running is not None:
+            self._running.to(trainer.strategy.root_device)
+
+    def look_at(self, batch: Any) -> None:
+        """Keep the batch for the moment when the loss is computed."""
+        self._batch, self._teacher_logits = batch, None
+
+    def replace(self, logits: Tensor, target: Tensor, **options: Any) -> Tensor:
+        """Return the weighted sum of the cross-entropy and the divergence from the teacher."""
+        loss = functional.cross_entropy(logits, target, **options)
+        if self._teacher_logits is None:
+            self._teacher_logits = self._ask_teacher()
+        teacher = self._in_shape_of(logits, self._teacher_logits)
+        divergence = distillation_loss(logits, teacher, self.temperature)
+        reduced = reduce_like_cross_entropy(divergence, target, options)
+        return (1 - self.weight) * loss + self.weight * reduced
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Let go of the batch."""
+        self.look_at(None)
+
+    def let_go(self) -> None:
+        """Drop the teacher's copy and the last batch."""
+        super().let_go()
+        self._running = None
+        self.look_at(None)
+
+    def _ask_teacher(self) -> Tensor:
+        inputs = get_tensor(self._batch, "input", self.input_key, repr(self))
+        assert self._running is not None
+        with torch.no_grad():
+            output = self._running(inputs)
+        if isinstance(output, Mapping):
+            output = output.get("logits")
+        logits = getattr(output, "logits", output)
+        if not isinstance(logits, Tensor):
+            raise self.refuse(
+                "the teacher must return logits, as a tensor or under the name 'logits', not a "
+                f"{type(logits).__name__}"
+            )
+        return logits
+
+    def _in_shape_of(self, logits: Tensor, teacher: Tensor) -> Tensor:
+        classes = logits.shape[class_dim(logits)]
+        flat = logits.dim() == 2 and teacher.numel() == logits.numel() and teacher.dim() > 2
+        if flat and teacher.shape[-1] == classes:
+            return teacher.reshape(logits.shape)
+        if teacher.shape != logits.shape:
+            raise self.refuse(
+                f"the teacher's logits have the shape {tuple(teacher.shape)}, the student's "
+                f"{tuple(logits.shape)}: both must be the same"
+            )
+        return teacher
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {"_running": None, "_batch": None, "_teacher_logits": None}
+        return {**super().__getstate__(), **kept}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Distillation":
+        memo[id(self.teacher)] = self.teacher  # it is only read, so copies share it
+        twin = memo[id(self)] = type(self).__new__(type(self))
+        vars(twin).update(copy.deepcopy(self.__getstate__(), memo))
+        return twin

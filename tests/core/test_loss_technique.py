@@ -1,0 +1,123 @@
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.plugins import MixedPrecision
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lightning_dlopt.core import TechniqueError
+from lightning_dlopt.core.loss_technique import LossTechnique, batch_of, is_compiled
+from lightning_dlopt.data import TensorLoader
+from tests.quiet import QUIET
+
+GENERATOR = torch.Generator().manual_seed(0)
+X, Y = torch.randn(16, 4, generator=GENERATOR), torch.arange(16) % 3
+
+
+class Triple(LossTechnique):
+    """Three times the cross-entropy."""
+
+    def __init__(self, factor: float = 3.0) -> None:
+        self.factor = factor
+
+    def neutral(self) -> str | None:
+        return "factor is 1" if self.factor == 1 else None
+
+    def replace(self, logits: Tensor, target: Tensor, **options: Any) -> Tensor:
+        return self.factor * functional.cross_entropy(logits, target, **options)
+
+
+class Module(LightningModule):
+    def __init__(self, factor: float = 1.0, fused: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.net, self.factor, self.fused = nn.Linear(4, 3), factor, fused
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return self.factor * functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1, fused=self.fused)
+
+
+class Squares(Module):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return self.net(batch[0]).square().mean()
+
+
+def fit(module: Any, techniques: Any = (), **arguments: Any) -> Any:
+    settings = {**QUIET, "max_epochs": 2, "devices": 1, **arguments}
+    Trainer(callbacks=list(techniques), **settings).fit(module, TensorLoader(X, Y, batch_size=4))
+    return module
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_sixteen_bit_training(fused: bool, accumulate: int) -> None:
+    def half() -> Any:
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        return [MixedPrecision("16-mixed", "cpu", scaler)]
+
+    settings = {"accumulate_grad_batches": accumulate}
+    got = fit(Module(fused=fused), [Triple()], plugins=half(), **settings)
+    expected = fit(Module(3.0, fused), plugins=half(), **settings)
+    full = fit(Module(), [Triple()], **settings)
+    torch.testing.assert_close(got.net.weight, expected.net.weight, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(got.net.weight, full.net.weight, rtol=0.02, atol=0.01)
+
+
+def test_a_compiled_module_is_found() -> None:
+    assert not is_compiled(Module().training_step)
+    compiled = torch.compile(Module(), backend="eager")
+    with pytest.raises(TechniqueError, match=r"Triple.*Module is compiled as a whole.*network"):
+        fit(compiled, [Triple()])
+
+    def outer(step: Any) -> Any:
+        def inner(*args: Any) -> Any:
+            return step(*args)
+
+        inner.__wrapped__ = step  # type: ignore[attr-defined]
+        return inner
+
+    assert is_compiled(outer(torch.compile(Module().training_step, backend="eager")))
+
+
+def test_the_batch_is_found_among_the_arguments() -> None:
+    assert batch_of((1, 2), {}) == 1
+    assert batch_of((), {"batch_idx": 2, "batch": 1}) == 1
+    assert batch_of((), {"data": 1, "index": 2}) == 1
+    assert batch_of((), {}) is None
+
+
+def test_a_first_batch_that_is_skipped_is_no_reason_to_refuse() -> None:
+    class Skips(Module):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            loss = None if batch_idx == 0 else super().training_step(batch, batch_idx)
+            return loss
+
+    got, expected = fit(Skips(), [Triple()]), fit(Skips(3.0))
+    torch.testing.assert_close(got.net.weight, expected.net.weight)
+
+
+def test_a_later_batch_may_have_another_loss() -> None:
+    class Alternates(Module):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            if batch_idx % 2 == 0:
+                return super().training_step(batch, batch_idx)
+            return self.net(batch[0]).square().mean()
+
+    fit(Alternates(), [Triple()])
+    with pytest.raises(TechniqueError, match="no cross-entropy"):
+        fit(Squares(), [Triple()])
+
+
+def test_the_same_technique_serves_a_second_fit() -> None:
+    technique, module, expected = Triple(), Module(), Module(3.0)
+    for _ in range(2):
+        fit(module, [technique])
+        fit(expected)
+    torch.testing.assert_close(module.net.weight, expected.net.weight)
+    with pytest.raises(TechniqueError, match="no cross-entropy"):
+        fit(Squares(), [technique])
