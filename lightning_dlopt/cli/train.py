@@ -18,7 +18,7 @@ from lightning_dlopt.cli.checkpoint_guard import CheckpointGuard, check_readable
 from lightning_dlopt.cli.config_files import check_order
 from lightning_dlopt.cli.mistakes import UsageError, parse_message
 from lightning_dlopt.cli.optimizer_guard import OptimizerGuard
-from lightning_dlopt.core.extra_pass import kept_generators
+from lightning_dlopt.core.global_generators import kept_generators
 
 
 class DloptCLI(LightningCLI):

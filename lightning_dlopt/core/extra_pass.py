@@ -1,16 +1,15 @@
 """One more pass through a training step, that leaves no trace but its loss."""
 
-import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lightning_dlopt.core.global_generators import kept_generators, seed_global
 from lightning_dlopt.core.patching import Patches
 
 
@@ -49,7 +48,7 @@ def extra_pass(
         stack.enter_context(kept_metrics(module))
         stack.enter_context(kept_generators(device))
         if seed is not None:
-            _seed_global_generators(seed, device)
+            seed_global(seed, device)
         yield
 
 
@@ -93,33 +92,3 @@ def kept_metrics(module: nn.Module) -> Iterator[None]:
         for metric, attributes in zip(metrics, kept, strict=True):
             vars(metric).clear()
             vars(metric).update(attributes)
-
-
-@contextmanager
-def kept_generators(device: torch.device) -> Iterator[None]:
-    """Bring the global generators of Python, numpy, torch and ``device`` back to where they are."""
-    # NumPy's global generator is read and set, never drawn from
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    cpu, other = torch.get_rng_state(), None
-    if device.type not in ("cpu", "meta"):
-        other = torch.get_device_module(device).get_rng_state(*_where(device))
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        torch.set_rng_state(cpu)
-        if other is not None:
-            torch.get_device_module(device).set_rng_state(other, *_where(device))
-
-
-def _where(device: torch.device) -> tuple[torch.device, ...]:
-    return () if device.type == "mps" else (device,)  # there is one of it, and it isn't named
-
-
-def _seed_global_generators(seed: int, device: torch.device) -> None:
-    # not torch.manual_seed, which seeds every device of the machine
-    torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
-    if device.type not in ("cpu", "meta"):
-        state = torch.Generator(device).manual_seed(seed).get_state()
-        torch.get_device_module(device).set_rng_state(state, *_where(device))

@@ -1,10 +1,8 @@
 """What a forward pass may change besides the weights, to be put back after an extra pass."""
 
-import random
 from collections import deque
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
@@ -77,34 +75,3 @@ class ModuleState:
 def _is_state(tensor: Tensor) -> bool:
     # results have a gradient, and what was made in inference mode can't be changed in training
     return not (tensor.requires_grad or tensor.is_inference() or is_lazy(tensor))
-
-
-class GlobalGenerators:
-    """The states of the global generators: torch's on the CPU and one device, Python's, NumPy's.
-
-    Args:
-        device: the device whose generator is kept besides the CPU's.
-
-    Example:
-        >>> before = GlobalGenerators(torch.device("cpu"))
-        >>> first = torch.rand(())
-        >>> before.restore()
-        >>> bool(torch.rand(()) == first)
-        True
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._torch = torch.get_rng_state()
-        if device.type != "cpu":
-            self._on_device = torch.get_device_module(device).get_rng_state(device)
-        self._python = random.getstate()
-        self._numpy = np.random.get_state()  # noqa: NPY002
-
-    def restore(self) -> None:
-        """Set the generators to the states that were kept."""
-        torch.set_rng_state(self._torch)
-        if self._device.type != "cpu":
-            torch.get_device_module(self._device).set_rng_state(self._on_device, self._device)
-        random.setstate(self._python)
-        np.random.set_state(self._numpy)  # noqa: NPY002

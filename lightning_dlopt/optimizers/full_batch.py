@@ -13,10 +13,11 @@ from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signatu
 from torch import Tensor
 from torch.optim import LBFGS
 
-from lightning_dlopt.core.batches import Key, check_key, count_samples
+from lightning_dlopt.core.batch import Key, check_key
 from lightning_dlopt.core.checks import check_choice
 from lightning_dlopt.core.errors import ArgumentError, CheckpointError, ConflictError
 from lightning_dlopt.core.gradients import with_gradients
+from lightning_dlopt.core.sample_count import count_samples
 from lightning_dlopt.core.strategies import strategy_kind
 from lightning_dlopt.core.technique import Technique
 

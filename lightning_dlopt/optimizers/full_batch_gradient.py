@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_dlopt.core.batches import Key, count_samples
+from lightning_dlopt.core.batch import Key
 from lightning_dlopt.core.errors import ArgumentError
+from lightning_dlopt.core.sample_count import count_samples
 
 
 def full_batch_gradient(

@@ -9,7 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from lightning_dlopt.core.checks import check_flag, check_integer, check_number
-from lightning_dlopt.core.module_state import GlobalGenerators, ModuleState
+from lightning_dlopt.core.global_generators import GlobalGenerators
+from lightning_dlopt.core.module_state import ModuleState
 from lightning_dlopt.core.strategies import strategy_kind
 from lightning_dlopt.core.technique import Technique
 

@@ -9,7 +9,8 @@ from torch import nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from lightning_dlopt.core.module_state import GlobalGenerators, ModuleState
+from lightning_dlopt.core.global_generators import GlobalGenerators
+from lightning_dlopt.core.module_state import ModuleState
 
 
 class Busy(LightningModule):

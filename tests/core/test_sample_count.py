@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lightning_dlopt.core import ArgumentError, ArgumentTypeError
-from lightning_dlopt.core.batches import check_key, count_samples
+from lightning_dlopt.core.batch import check_key
+from lightning_dlopt.core.sample_count import count_samples
 
 Pair = namedtuple("Pair", ["x", "y"])
 x, y = torch.zeros(5, 3), torch.zeros(5)

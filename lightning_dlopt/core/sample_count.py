@@ -2,24 +2,12 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 from torch import Tensor
 
-from lightning_dlopt.core.checks import owner_name
-from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError
-
-#: Where the input is in a batch: a position, a key or an attribute.
-Key: TypeAlias = int | str
-
-
-def check_key(owner: object, name: str, value: Any) -> Key | None:
-    """Return ``value`` if it is a position, a name or None, or raise an ArgumentTypeError."""
-    if value is None or (isinstance(value, int | str) and not isinstance(value, bool)):
-        return value
-    raise ArgumentTypeError(
-        f"{owner_name(owner)}: {name}={value!r} must be a position (int), a name (str) or None"
-    )
+from lightning_dlopt.core.batch import Key, get_field
+from lightning_dlopt.core.errors import ArgumentError
 
 
 def count_samples(batch: Any, input_key: Key | None = None) -> int:
@@ -56,9 +44,7 @@ def count_samples(batch: Any, input_key: Key | None = None) -> int:
 
 def _field(batch: Any, key: Key) -> Any:
     try:
-        if isinstance(key, str) and not isinstance(batch, Mapping):
-            return getattr(batch, key)
-        return batch[key]
+        return get_field(batch, key)
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ArgumentError(
             f"a batch has no field input_key={key!r}: {_describe(batch)}"
