@@ -137,17 +137,12 @@ class LayerTechnique(Technique):
                 "training_step calls none of the layers that it works on: " + listing(self._names)
             )
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let go of the layers."""
-        super().teardown(trainer, pl_module, stage)
-        self._let_go()
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Let go of the layers: after an exception, no teardown is called."""
-        super().on_exception(trainer, pl_module, exception)
-        self._let_go()
+        for layer in self.taken:
+            vars(layer).pop(self._counter, None)
+        self.taken = ()
+        self._unseen = False
 
     def __getstate__(self) -> dict[str, Any]:
         # nor must a copy carry the original's layers along
@@ -157,12 +152,6 @@ class LayerTechnique(Technique):
     def _begin(self) -> None:
         for layer in self.taken:
             vars(layer)[self._counter] = 0
-
-    def _let_go(self) -> None:
-        for layer in self.taken:
-            vars(layer).pop(self._counter, None)
-        self.taken = ()
-        self._unseen = False
 
 
 def noise(

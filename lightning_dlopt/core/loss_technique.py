@@ -105,19 +105,7 @@ class LossTechnique(Technique, ABC):
             )
         self._has_caught = True
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Put the module's own training step back."""
-        super().teardown(trainer, pl_module, stage)
-        self.let_go()
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Put the module's own training step back."""
-        super().on_exception(trainer, pl_module, exception)
-        self.let_go()
-
-    def let_go(self) -> None:
+    def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop what is only needed while training."""
         self._catcher = None
 

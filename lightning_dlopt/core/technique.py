@@ -59,6 +59,9 @@ class Technique(Callback):
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Do what must be done before weights are restored and optimizers are made."""
 
+    def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave nothing behind: called after training, and after an exception in it."""
+
     def extra_state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps besides the arguments, as plain data or tensors."""
         return {}
@@ -122,14 +125,16 @@ class Technique(Callback):
         self.prepare(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Put the module's own methods back."""
+        """Put the module's own methods back, and let go of the rest."""
         self._patches.undo()
+        self.let_go(trainer, pl_module)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Put the module's own methods back: after an exception, no teardown is called."""
+        """Do the same: after an exception, no teardown is called."""
         self._patches.undo()
+        self.let_go(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the technique's name, arguments and state, as plain data."""
@@ -152,8 +157,10 @@ class Technique(Callback):
         check_all_present(saved, techniques_of(trainer))
 
     def __getstate__(self) -> dict[str, Any]:
-        # a copy of a module in mid-training must not undo what was done to the original
-        return {name: value for name, value in vars(self).items() if name != "_patches"}
+        # a copy of a module in mid-training must not undo what was done to the original; and
+        # Lightning has put the module's log methods here, with which the module would come along
+        left_out = {"_patches", "log", "log_dict"}
+        return {name: value for name, value in vars(self).items() if name not in left_out}
 
     @cached_property  # made on first use, so that a subclass needn't call super().__init__()
     def _patches(self) -> Patches:

@@ -178,19 +178,19 @@ class EMA(Technique):
         """Leave the averaged weights in the module."""
         self._swap(pl_module)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop averaging; a checkpoint may be saved yet."""
-        super().teardown(trainer, pl_module, stage)
-        self._finish()
+        self._groups = []
+        self._averages = {name: average.cpu() for name, average in self._averages.items()}
+        self._is_over = True
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Put the current weights back, if it was during validation, and stop averaging."""
-        super().on_exception(trainer, pl_module, exception)
         if self._is_in_module and not self._is_over:
             self._swap(pl_module)
-        self._finish()
+        super().on_exception(trainer, pl_module, exception)
 
     def extra_state(self) -> dict[str, Any]:
         """Keep the steps, and the other weights if nothing else in the checkpoint has them."""
@@ -231,11 +231,6 @@ class EMA(Technique):
         return {**super().__getstate__(), **vars(EMA(self.decay, self.every, self.start))}
 
     # ---- the module's tensors ----
-
-    def _finish(self) -> None:
-        self._groups = []
-        self._averages = {name: average.cpu() for name, average in self._averages.items()}
-        self._is_over = True
 
     def _follow(self, pl_module: LightningModule) -> None:
         """Look up the module's tensors; those that are new or changed in shape start afresh."""

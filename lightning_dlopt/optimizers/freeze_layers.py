@@ -165,17 +165,10 @@ class FreezeLayers(Technique):
         for part in self._silenced:
             part.eval()  # validation and others may have set the module's mode anew
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave every parameter as it was before training."""
-        super().teardown(trainer, pl_module, stage)
-        self._let_go(trainer)
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Leave every parameter as it was: after an exception, no teardown is called."""
-        super().on_exception(trainer, pl_module, exception)
-        self._let_go(trainer)
+        self._release(trainer)
+        self._parameters = []
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy of a module in mid-training isn't under training itself
@@ -203,10 +196,6 @@ class FreezeLayers(Technique):
                 for part in find_statistics(pl_module, self.patterns)
                 if part.training or id(part) in silent
             ]
-
-    def _let_go(self, trainer: Trainer) -> None:
-        self._release(trainer)
-        self._parameters = []
 
     def _others(self, trainer: Trainer) -> list["FreezeLayers"]:
         freezers = [t for t in techniques_of(trainer) if isinstance(t, FreezeLayers)]

@@ -190,24 +190,13 @@ class FullBatch(Technique):
         """Take up the gradient so far; it is put back when training starts."""
         self._loaded = state_dict
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the Trainer back its setting."""
-        super().teardown(trainer, pl_module, stage)
-        self._give_back(trainer)
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Give the Trainer back its setting: after an exception, no teardown is called."""
-        super().on_exception(trainer, pl_module, exception)
-        self._give_back(trainer)
-
-    # ---- how it is done ----
-
-    def _give_back(self, trainer: Trainer) -> None:
         if self._has_accumulation:
             trainer.accumulate_grad_batches = 1
         self._has_accumulation = False
+
+    # ---- how it is done ----
 
     def _refuse_what_cannot_work(self, trainer: Trainer, pl_module: LightningModule) -> None:
         accumulation: int = trainer.accumulate_grad_batches

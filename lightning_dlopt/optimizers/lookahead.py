@@ -111,17 +111,14 @@ class Lookahead(Technique):
             self._hooks.append(optimizer.register_step_post_hook(self._after_step(index)))
         self._state = {"slow": [], "counts": []}
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop watching; a checkpoint may be saved yet."""
-        super().teardown(trainer, pl_module, stage)
-        self._let_go(trainer)
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Stop watching; a checkpoint may be saved yet."""
-        super().on_exception(trainer, pl_module, exception)
-        self._let_go(trainer)
+        for hook in self._hooks:
+            hook.remove()
+        state = self.extra_state()
+        self._forget()
+        state["slow"] = [[weights.cpu() for weights in one] for one in state["slow"]]
+        self._state = state
 
     def extra_state(self) -> dict[str, Any]:
         """Keep the slow weights of each optimizer, in the order of its parameters."""
@@ -166,14 +163,6 @@ class Lookahead(Technique):
             # it came to the optimizer, or was cut, since the last time: it begins here
             return parameter.detach().clone()
         return slow
-
-    def _let_go(self, trainer: Trainer) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        state = self.extra_state()
-        self._forget()
-        state["slow"] = [[weights.cpu() for weights in one] for one in state["slow"]]
-        self._state = state
 
     def _misfit(self, what: str) -> CheckpointError:
         return CheckpointError(f"{self!r}: the checkpoint has {what}")

@@ -161,17 +161,8 @@ class SAM(Technique):
         """Put back the weights, and what the first pass left in the module."""
         self._restore()
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let go of the second set of weights, too."""
-        super().teardown(trainer, pl_module, stage)
-        self._restore()
-        self._forget()
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Put everything back, wherever the step was."""
-        super().on_exception(trainer, pl_module, exception)
+    def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put everything back, wherever the step was, and drop the second set of weights."""
         self._restore()
         self._forget()
 

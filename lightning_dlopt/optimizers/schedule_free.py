@@ -173,13 +173,11 @@ class ScheduleFree(Technique):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Leave the evaluation weights behind after an exception, too."""
-        super().on_exception(trainer, pl_module, exception)
         self._evaluate(trainer)
-        self._forget()
+        super().on_exception(trainer, pl_module, exception)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let go of the training weights."""
-        super().teardown(trainer, pl_module, stage)
         self._forget()
 
     def __getstate__(self) -> dict[str, Any]:

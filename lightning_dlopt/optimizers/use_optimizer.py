@@ -162,16 +162,8 @@ no_decay=None)
         if groups and all(float(group.get("lr", 1)) == 0 for group in groups):
             self.warn_no_effect("the optimizer's rate is 0")
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let go of the optimizer, so that a module that brings this technique can be pickled."""
-        super().teardown(trainer, pl_module, stage)
-        self._built = None
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Let go of the optimizer: after an exception, no teardown is called."""
-        super().on_exception(trainer, pl_module, exception)
         self._built = None
 
     def __getstate__(self) -> dict[str, Any]:

@@ -156,9 +156,9 @@ checkpoint='teacher.ckpt')
         """Let go of the batch."""
         self.look_at(None)
 
-    def let_go(self) -> None:
+    def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop the teacher's copy and the last batch."""
-        super().let_go()
+        super().let_go(trainer, pl_module)
         self._running = None
         self.look_at(None)
 

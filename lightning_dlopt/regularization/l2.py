@@ -132,8 +132,9 @@ class L2(Penalty):
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._put_back()
 
-    def _leave(self) -> None:
-        super()._leave()
+    def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the hooks off, and put the optimizer's own decay back."""
+        super().let_go(trainer, pl_module)
         self._put_back()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -114,7 +114,7 @@ class Penalty(Technique, ABC):
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget what an earlier run left in this object."""
-        self._leave()
+        self.let_go(trainer, pl_module)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the parameters, and refuse what can't work."""
@@ -188,26 +188,15 @@ class Penalty(Technique, ABC):
                 workspace=workspace,
             )
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the hooks off the optimizers."""
-        super().teardown(trainer, pl_module, stage)
-        self._leave()
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Take the hooks off the optimizers: after an exception, no teardown is called."""
-        super().on_exception(trainer, pl_module, exception)
-        self._leave()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "_run"}
-
-    def _leave(self) -> None:
         if self._run is not None:
             for hook in self._run.hooks:
                 hook.remove()
         self._run = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_run"}
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         run = self._run

@@ -198,11 +198,12 @@ class ScheduledDropout(LayerTechnique):
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_own_rates": []}
 
-    def _let_go(self) -> None:
+    def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the layers back their own rates."""
         for layer, name, rate in self._own_rates:
             setattr(layer, name, rate)
         self._own_rates = []
-        super()._let_go()
+        super().let_go(trainer, pl_module)
 
     def _layers(self, pl_module: LightningModule) -> list[tuple[str, nn.Module]]:
         known = [(name, layer) for name, layer in named_parts(pl_module) if _has_rate(layer)]

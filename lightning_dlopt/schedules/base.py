@@ -146,19 +146,8 @@ class Schedule(Technique, ABC):
             for scheduler in self._schedulers:
                 scheduler.advance()
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let go of the schedulers, so that a module that brings this schedule can be pickled."""
-        super().teardown(trainer, pl_module, stage)
-        self._let_go()
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Let go of the schedulers: after an exception, no teardown is called."""
-        super().on_exception(trainer, pl_module, exception)
-        self._let_go()
-
-    def _let_go(self) -> None:
         for scheduler in self._schedulers:
             scheduler.leave()
         self._schedulers = []

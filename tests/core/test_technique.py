@@ -289,3 +289,10 @@ def test_mixin_trains_and_tests_again_in_the_same_trainer() -> None:
     trainer.test(module, verbose=False)
     trainer.fit(module)
     assert sum(isinstance(c, Halve) for c in trainer.callbacks) == 1  # type: ignore[attr-defined]
+
+
+def test_a_copy_leaves_the_module_behind() -> None:
+    technique = Halve()
+    Trainer(**QUIET, callbacks=[technique], max_steps=1).fit(BoringModel())
+    assert "log" in vars(technique)  # Lightning has put it there
+    assert not {"log", "log_dict"} & vars(copy.deepcopy(technique)).keys()
