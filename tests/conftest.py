@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,3 +24,11 @@ def environment() -> Iterator[None]:
 def recipes() -> Path:
     """The folder of the recipes."""
     return ROOT / "recipes"
+
+
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    """Forget what other tests have compiled: torch stops compiling what it has seen too often."""
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()

@@ -142,6 +142,7 @@ def test_nothing_is_left_after_training_or_an_exception() -> None:
         assert technique.taken == ()
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 def test_layers_of_a_compiled_part_stay_compiled() -> None:
     compiled: list[str] = []
 

@@ -196,6 +196,7 @@ def test_sixteen_bit_logits() -> None:
     torch.testing.assert_close(half, symmetric_kl(logits, logits.flip(0)), rtol=0.05, atol=0.02)
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 def test_a_compiled_network_is_compiled_once_for_both_passes() -> None:
     graphs = []
 
