@@ -3,6 +3,9 @@
 import difflib
 import re
 
+#: Packages that recipes need and that only an extra, of the same name, installs.
+_EXTRAS = ("schedulefree", "pytorch_optimizer")
+
 
 class UsageError(Exception):
     """The command line or a configuration file says something that can't be done."""
@@ -38,6 +41,9 @@ def parse_message(error: BaseException) -> str:
     from lightning_dlopt.core.errors import one_line
 
     text = one_line(cause(error))
+    for extra in _EXTRAS:
+        if re.search(rf"No module named '{extra}'|import of {extra} halted", text):
+            return f"this needs the package {extra}: pip install 'lightning-dlopt[{extra}]'"
     twice = re.search(r"more than one stateful callback of type `(\w+)`", text)
     if twice:
         return f"there are two {twice[1]} with the same arguments among the callbacks: keep one"

@@ -2,6 +2,7 @@
 
 import gzip
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,28 @@ OPTIONS = [
     (
         ["--trainer.callbacks+=CosineLR", "--trainer.callbacks.warmup=5%"],
         ["two CosineLR", "keep one"],
+    ),
+    (["--trainer.callbacks+=L1", "--trainer.callbacks.strength=-1"], ["L1", "-1", "[0, inf)"]),
+    (["--trainer.callbacks+=SAM", "--trainer.callbacks.rho=far"], ["rho", "far"]),
+    (
+        ["--trainer.callbacks+=ClipGradNorm", "--trainer.callbacks.max_norm=0"],
+        ["ClipGradNorm", "max_norm", "(0, inf]"],
+    ),
+    (
+        [
+            "--trainer.callbacks+=ClipGradNorm",
+            "--trainer.callbacks.max_norm=1",
+            "--trainer.gradient_clip_val=0.5",
+        ],
+        ["ClipGradNorm(max_norm=1.0)", "gradient_clip_val=0.5"],
+    ),
+    (
+        [
+            "--trainer.callbacks+=L1",
+            "--trainer.callbacks.strength=1e-3",
+            "--trainer.callbacks.parameters=[head.*]",
+        ],
+        ["L1", "head.*", "network.1.weight"],
     ),
     (["--ckpt_path=nowhere.ckpt"], ["nowhere.ckpt"]),
     (["--ckpt_path=best"], ["best", "path"]),
@@ -168,6 +191,23 @@ def test_data_that_are_missing_or_damaged(dlopt: Run, recipes: Path, tmp_path: P
     images = damaged / "train-images-idx3-ubyte.gz"
     images.write_bytes(gzip.compress(gzip.decompress(images.read_bytes())[:10_000], 1))
     assert str(images) in line(f"--data.data_dir={damaged}")
+
+
+@pytest.mark.parametrize("recipe", ["schedule_free", "lion"])
+def test_a_package_that_is_not_installed(
+    recipe: str, monkeypatch: pytest.MonkeyPatch, dlopt: Run, recipes: Path
+) -> None:
+    for name in ("schedulefree", "pytorch_optimizer"):
+        monkeypatch.setitem(sys.modules, name, None)
+    code, printed = dlopt(
+        "fit",
+        "--config",
+        recipes / "quickstart.yaml",
+        "--config",
+        recipes / f"optimizers/{recipe}.yaml",
+    )
+    assert code == 2
+    assert "pip install 'lightning-dlopt[" in one_line(printed)
 
 
 def test_a_defect_is_not_called_a_mistake(monkeypatch: pytest.MonkeyPatch, dlopt: Run) -> None:
