@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentError as ParseError
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
@@ -19,6 +19,26 @@ from lightning_dlopt.cli.config_files import check_order
 from lightning_dlopt.cli.mistakes import UsageError, parse_message
 from lightning_dlopt.cli.optimizer_guard import OptimizerGuard
 from lightning_dlopt.core.global_generators import kept_generators
+
+
+class SaveConfig(SaveConfigCallback):
+    """Keeps the configuration with the run, and doesn't write over another run's."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save it once.
+
+        Raises:
+            UsageError: if there is one already.
+        """
+        try:
+            super().setup(trainer, pl_module, stage)
+        except RuntimeError as error:
+            if "to NOT exist" not in str(error):
+                raise
+            raise UsageError(
+                f"{trainer.log_dir}/{self.config_filename} is another run's: give this one a "
+                "folder of its own (--trainer.default_root_dir, or a logger that numbers its runs)"
+            ) from error
 
 
 class DloptCLI(LightningCLI):
@@ -127,6 +147,7 @@ def run(arguments: list[str]) -> None:
     sys.argv = [sys.argv[0], *configs_first(arguments)]
     try:
         DloptCLI(
+            save_config_callback=SaveConfig,
             parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
             trainer_defaults={"callbacks": [CheckpointGuard(), OptimizerGuard()]},
         )

@@ -1,5 +1,7 @@
 """The gradients that an optimizer is about to use."""
 
+from weakref import WeakKeyDictionary
+
 from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.optim import Optimizer
@@ -19,19 +21,39 @@ def with_gradients(optimizer: Optimizer) -> list[Tensor]:
     return list({id(p): p for p in parameters if p.grad is not None}.values())
 
 
-def unscale_gradients(trainer: Trainer, optimizer: Optimizer) -> None:
+#: The batch of each Trainer's last backward pass.
+_last_backward: WeakKeyDictionary[Trainer, int] = WeakKeyDictionary()
+
+
+def note_backward(trainer: Trainer) -> None:
+    """Remember that the batch under way has been through a backward pass."""
+    _last_backward[trainer] = trainer.fit_loop.total_batch_idx
+
+
+def unscale_gradients(trainer: Trainer, optimizer: Optimizer) -> bool:
     """Take the loss scale of 16-bit training out of the gradients, if it is still in them.
 
     Lightning does so before ``on_before_optimizer_step``, except for optimizers that take the
     scale themselves: the fused ones. A technique that reads or changes gradients calls this first;
     calling it twice in a step does no harm.
+
+    Returns:
+        Whether a step will be made. Under 16-bit training Lightning makes none where
+        ``training_step`` returned None, though it calls the hooks before a step; the gradients of
+        earlier batches of the window are then still scaled, and are dropped.
     """
     scaler = getattr(trainer.precision_plugin, "scaler", None)
+    if scaler is None:
+        return True
+    manual = not trainer.lightning_module.automatic_optimization
+    if not manual and _last_backward.get(trainer) != trainer.fit_loop.total_batch_idx:
+        return False
     # without gradients nothing is scaled, and the scaler would believe the next ones unscaled
-    if scaler is None or not with_gradients(optimizer):
-        return
-    try:
-        scaler.unscale_(optimizer)
-    except RuntimeError as error:
-        if "already been called" not in str(error):
-            raise
+    takes_the_scale = getattr(optimizer, "_step_supports_amp_scaling", False)
+    if takes_the_scale and with_gradients(optimizer):
+        try:
+            scaler.unscale_(optimizer)
+        except RuntimeError as error:
+            if "already been called" not in str(error):
+                raise
+    return True

@@ -1,7 +1,8 @@
 """How a module carries its own techniques."""
 
+import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning.pytorch import Callback
 
@@ -31,6 +32,9 @@ class TechniqueMixin:
     a checkpoint.
     """
 
+    #: The constructor's arguments that hold techniques, in a subclass.
+    technique_arguments: ClassVar[tuple[str, ...]] = ()
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._own_techniques: list[Technique] = []
@@ -41,6 +45,19 @@ class TechniqueMixin:
             if technique is not None:
                 technique.is_brought = True
                 self._own_techniques.append(technique)
+
+    def save_hyperparameters(self, *args: Any, **kwargs: Any) -> None:
+        """Save hyperparameters as Lightning does, without the techniques.
+
+        They are no plain data, and a checkpoint keeps them with their state. A module that is
+        loaded by ``load_from_checkpoint`` has those that it is given there.
+        """
+        given = kwargs.pop("ignore", None) or ()
+        ignored = {given} if isinstance(given, str) else set(given)
+        for cls in type(self).__mro__:
+            ignored |= set(vars(cls).get("technique_arguments", ()))
+        frame = kwargs.pop("frame", None) or inspect.currentframe().f_back  # type: ignore[union-attr]
+        super().save_hyperparameters(*args, ignore=sorted(ignored), frame=frame, **kwargs)  # type: ignore[misc]
 
     def configure_callbacks(self) -> Sequence[Callback] | Callback:
         """Return the module's techniques, and what a base class returns.

@@ -1,10 +1,11 @@
 """Which of a module's parameters a technique works on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from lightning_dlopt.core.checks import owner_name
 from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError
@@ -40,6 +41,31 @@ def plain_name(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
+class Chosen:
+    """Picks chosen parameters out of lists that seldom change, without looking names up each time.
+
+    Args:
+        choose: returns the ids of the chosen parameters; called anew for other parameters than
+            last time (some were frozen, unfrozen or replaced).
+
+    Example:
+        >>> weight, bias = nn.Linear(2, 3).parameters()
+        >>> Chosen(lambda: {id(weight)}).among([weight, bias]) == [weight]
+        True
+    """
+
+    def __init__(self, choose: Callable[[], set[int]]) -> None:
+        self._choose = choose
+        self._last: list[int] = []
+        self._ids: set[int] = set()
+
+    def among(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """Return those of ``parameters`` that are chosen."""
+        if (present := [id(p) for p in parameters]) != self._last:
+            self._last, self._ids = present, self._choose()
+        return [p for p in parameters if id(p) in self._ids]
+
+
 def select_parameters(
     module: nn.Module, parameters: Selection = "weights"
 ) -> list[tuple[str, nn.Parameter]]:
@@ -53,7 +79,8 @@ def select_parameters(
             (``fnmatch``, case-sensitive).
 
     Raises:
-        ArgumentError: if a pattern matches no parameter at all, frozen or not.
+        ArgumentError: if a pattern matches no parameter at all, frozen or not, or if a parameter
+            of a lazy module has no shape yet.
 
     Example:
         >>> layers = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
@@ -67,6 +94,12 @@ def select_parameters(
         (plain_name(name), parameter)
         for name, parameter in module.named_parameters(remove_duplicate=False)
     ]
+    unshaped = [name for name, parameter in named if is_lazy(parameter)]
+    if unshaped:
+        raise ArgumentError(
+            f"{unshaped[0]} belongs to a lazy module and has no shape yet: run a batch through the "
+            "module before training"
+        )
     if isinstance(parameters, str):
         chosen = [p for _, p in named if parameters == "all" or p.dim() >= 2]
     else:

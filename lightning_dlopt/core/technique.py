@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_dlopt.core.errors import ConflictError, NoEffectWarning, TechniqueError
+from lightning_dlopt.core.gradients import note_backward
 from lightning_dlopt.core.patching import OUTERMOST, Patches
 from lightning_dlopt.core.plain import plain
 from lightning_dlopt.core.randomness import keyed_generator, run_seed
@@ -123,6 +124,10 @@ class Technique(Callback):
                 )
         self._patches.undo()
         self.prepare(trainer, pl_module)
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that this batch has gradients."""
+        note_backward(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Put the module's own methods back, and let go of the rest."""

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lightning_dlopt.core.checks import check_flag, check_number
-from lightning_dlopt.core.parameters import Selection, check_selection, select_parameters
+from lightning_dlopt.core.parameters import Chosen, Selection, check_selection, select_parameters
 from lightning_dlopt.optimizers.clipping import GradientClip
 
 #: Tensors below this size are put together, so that one call serves many.
@@ -124,6 +125,8 @@ class AdaptiveClip(GradientClip):
         AdaptiveClip(clip_factor=0.02, exclude_last=True)
     """
 
+    clips_complex: ClassVar[bool] = True
+
     def __init__(
         self,
         clip_factor: float = 0.01,
@@ -137,20 +140,28 @@ class AdaptiveClip(GradientClip):
         self.eps = check_number(self, "eps", eps, "(0, inf)")
         self.exclude_last = check_flag(self, "exclude_last", exclude_last)
         self.parameters = check_selection(self, "parameters", parameters)
-        self._seen: list[int] = []
-        self._chosen: set[int] = set()
+        self._chosen: Chosen | None = None
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget what an earlier run left in this object."""
         super().prepare(trainer, pl_module)
-        self._seen, self._chosen = [], set()
+        self._chosen = Chosen(lambda: self._select(pl_module))
+
+    def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let go of the module."""
+        super().let_go(trainer, pl_module)
+        self._chosen = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_chosen": None}
 
     def why_nothing(self) -> str | None:
         """Return that no ratio is above the limit, if it is so."""
         return "clip_factor is inf" if self.clip_factor == float("inf") else None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the name patterns, and tell if they leave nothing to clip."""
+        """Check the parameters, and tell if nothing is left to clip."""
+        super().on_fit_start(trainer, pl_module)
         if not self._select(pl_module):
             self.warn_no_effect("it leaves out every parameter that is trained")
 
@@ -162,11 +173,8 @@ class AdaptiveClip(GradientClip):
         self, pl_module: LightningModule, parameters: list[Tensor], logging: bool
     ) -> dict[str, Tensor | float]:
         """Clip each unit."""
-        # other parameters than in the last step: some were frozen, unfrozen or replaced
-        if (present := [id(p) for p in parameters]) != self._seen:
-            self._seen, self._chosen = present, self._select(pl_module)
-        chosen = [p for p in parameters if id(p) in self._chosen]
-        factors = adaptive_clip_(chosen, self.clip_factor, self.eps)
+        assert self._chosen is not None
+        factors = adaptive_clip_(self._chosen.among(parameters), self.clip_factor, self.eps)
         if not (logging and factors):
             return {}
         whole = [f.full_tensor() if isinstance(f, DTensor) else f for f in factors]
@@ -176,5 +184,9 @@ class AdaptiveClip(GradientClip):
 
 def last_layer(module: nn.Module) -> list[nn.Parameter]:
     """Return the parameters of the module that comes last among those that have any themselves."""
-    owners = [list(part.parameters(recurse=False)) for part in module.modules()]
-    return next((own for own in reversed(owners) if own), [])
+    layers: dict[str, list[nn.Parameter]] = {}
+    for name, part in module.named_modules():
+        # what a parametrization holds is its layer's
+        layer = name.split(".parametrizations")[0]
+        layers.setdefault(layer, []).extend(part.parameters(recurse=False))
+    return next((own for own in reversed(layers.values()) if own), [])

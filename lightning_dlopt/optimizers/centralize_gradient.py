@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor, Shard
 from lightning_dlopt.core.checks import check_flag
 from lightning_dlopt.core.errors import ArgumentError
 from lightning_dlopt.core.gradients import unscale_gradients, with_gradients
-from lightning_dlopt.core.parameters import Selection, check_selection, select_parameters
+from lightning_dlopt.core.parameters import Chosen, Selection, check_selection, select_parameters
 from lightning_dlopt.core.strategies import strategy_kind
 from lightning_dlopt.core.technique import Technique
 
@@ -21,8 +21,9 @@ def centralize_gradient_(gradients: Iterable[Tensor]) -> None:
     """Subtract from each gradient, in place, its mean over all dimensions but the first.
 
     Args:
-        gradients: dense tensors ``(outputs, ...)``; those of fewer than two dimensions are left
-            as they are. A DTensor may be split among ranks along its first dimension only.
+        gradients: dense tensors ``(outputs, ...)``; those of fewer than two dimensions, and those
+            with one number for each output, are left as they are. A DTensor may be split among
+            ranks along its first dimension only.
 
     Raises:
         ArgumentError: if a gradient is sparse, or is split along another dimension.
@@ -35,7 +36,8 @@ def centralize_gradient_(gradients: Iterable[Tensor]) -> None:
                 [ 0.,  0.]])
     """
     for gradient in gradients:
-        if gradient.dim() < 2:
+        # one number is its own mean, and without it nothing would train
+        if gradient.dim() < 2 or gradient.numel() == len(gradient):
             continue
         if gradient.layout != torch.strided:
             raise ArgumentError("a sparse gradient has no mean to subtract")
@@ -57,7 +59,8 @@ class CentralizeGradient(Technique):
     The sum of the weights of a unit stays what it was (as long as the optimizer's step is
     proportional to the gradient), which constrains the search and smooths the loss. Source: H.
     Yong, J. Huang, X. Hua, L. Zhang: Gradient Centralization: A New Optimization Technique for
-    Deep Neural Networks, 2020, arXiv:2004.01461.
+    Deep Neural Networks, 2020, arXiv:2004.01461. Where a unit has a single weight (a gain, a layer
+    with one input) the formula would leave nothing of its gradient; here that is left alone.
 
     It is done once for each step on the whole gradient, after every penalty and before the
     Trainer's, the module's or another technique's clipping, in whatever order the callbacks
@@ -84,7 +87,6 @@ class CentralizeGradient(Technique):
     def __init__(self, parameters: Selection = "weights", conv_only: bool = False) -> None:
         self.parameters = check_selection(self, "parameters", parameters)
         self.conv_only = check_flag(self, "conv_only", conv_only)
-        self._named: frozenset[int] | None = None  # None: no choice by name
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go in front of the clipping."""
@@ -98,14 +100,14 @@ class CentralizeGradient(Technique):
                 f"{type(trainer.strategy).__name__} isn't supported: use one device, DDP or FSDP2"
             )
 
+        by_name = not isinstance(self.parameters, str)
+        named = Chosen(lambda: {id(p) for _, p in select_parameters(pl_module, self.parameters)})
+
         def clipping(original: Callable[..., Any]) -> Callable[..., Any]:
             def centralized(optimizer: Any, *args: Any, **kwargs: Any) -> None:
-                unscale_gradients(trainer, optimizer)
-                chosen = [p for p in with_gradients(optimizer) if self._is_chosen(p)]
-                try:
-                    centralize_gradient_(p.grad for p in chosen if p.grad is not None)
-                except ArgumentError as error:
-                    raise self.refuse(str(error)) from error
+                if unscale_gradients(trainer, optimizer):
+                    parameters = with_gradients(optimizer)
+                    self._centralize(named.among(parameters) if by_name else parameters)
                 original(optimizer, *args, **kwargs)
 
             return centralized
@@ -118,9 +120,7 @@ class CentralizeGradient(Technique):
             selected = select_parameters(pl_module, self.parameters)
         except ArgumentError as error:
             raise self.refuse(str(error)) from error
-        by_name = not isinstance(self.parameters, str)
-        self._named = frozenset(id(p) for _, p in selected) if by_name else None
-        if not any(self._is_chosen(p) for _, p in selected):
+        if not any(self._can_be_centralized(p) for _, p in selected):
             self.warn_no_effect(
                 f"no parameter that trains and is chosen has {self._dimensions} or more dimensions"
             )
@@ -129,6 +129,12 @@ class CentralizeGradient(Technique):
     def _dimensions(self) -> int:
         return 3 if self.conv_only else 2
 
-    def _is_chosen(self, parameter: Tensor) -> bool:
-        named = self._named is None or id(parameter) in self._named
-        return named and parameter.dim() >= self._dimensions
+    def _can_be_centralized(self, parameter: Tensor) -> bool:
+        return parameter.dim() >= self._dimensions
+
+    def _centralize(self, parameters: list[Tensor]) -> None:
+        chosen = (p.grad for p in parameters if self._can_be_centralized(p))
+        try:
+            centralize_gradient_(gradient for gradient in chosen if gradient is not None)
+        except ArgumentError as error:
+            raise self.refuse(str(error)) from error

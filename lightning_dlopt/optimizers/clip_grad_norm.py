@@ -1,6 +1,7 @@
 """Gradients are scaled down together where their common norm is too large."""
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -93,6 +94,9 @@ class ClipGradNorm(GradientClip):
         ...
         lightning_dlopt.core.errors.ArgumentError: ClipGradNorm: max_norm=-1.0 is not in (0, inf]
     """
+
+    clips_sparse: ClassVar[bool] = True
+    clips_complex: ClassVar[bool] = True
 
     def __init__(self, max_norm: float, replace: bool = False) -> None:
         super().__init__(replace)

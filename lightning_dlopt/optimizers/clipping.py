@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from lightning_dlopt.core.checks import check_flag
 from lightning_dlopt.core.errors import ConflictError
@@ -32,10 +33,15 @@ class GradientClip(Technique, ABC):
     """
 
     exclusive: ClassVar[str | None] = "gradient clipping"
+    #: Whether it can clip sparse gradients, and those of complex parameters.
+    clips_sparse: ClassVar[bool] = False
+    clips_complex: ClassVar[bool] = False
 
     def __init__(self, replace: bool = False) -> None:
         self.replace = check_flag(self, "replace", replace)
         self._to_log: dict[str, Tensor | float] = {}
+        self._hooks: list[RemovableHandle] = []
+        self._was_called = False
 
     @abstractmethod
     def clip(
@@ -52,7 +58,7 @@ class GradientClip(Technique, ABC):
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what would clip twice or not at all, then stand in for Lightning's hook."""
-        self._to_log = {}
+        self._to_log, self._was_called = {}, False
         if trainer.gradient_clip_val:
             raise ConflictError(
                 f"{self!r} and the Trainer's gradient_clip_val={trainer.gradient_clip_val!r} would "
@@ -78,8 +84,10 @@ class GradientClip(Technique, ABC):
             ) -> None:
                 if not self.replace:
                     original(optimizer, *args, **kwargs)
-                unscale_gradients(trainer, optimizer)
-                if not self.why_nothing() and (parameters := with_gradients(optimizer)):
+                self._was_called = True
+                if self.why_nothing() or not unscale_gradients(trainer, optimizer):
+                    return
+                if parameters := with_gradients(optimizer):
                     logging = is_logging_step(trainer)
                     with torch.no_grad():
                         found = self.clip(pl_module, parameters, logging)
@@ -88,6 +96,39 @@ class GradientClip(Technique, ABC):
             return configure_gradient_clipping
 
         self.patch(pl_module, "configure_gradient_clipping", wrap)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Watch for steps that go around the clip, and refuse gradients that it can't clip."""
+        embeddings = (
+            m for m in pl_module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)
+        )
+        if not self.clips_sparse and any(embedding.sparse for embedding in embeddings):
+            raise self.refuse(
+                "an embedding with sparse=True has sparse gradients, which it can't clip: "
+                "use sparse=False, or ClipGradNorm"
+            )
+        if not self.clips_complex and any(p.is_complex() for p in pl_module.parameters()):
+            raise self.refuse("a parameter is complex: use ClipGradNorm")
+        if self.why_nothing() and not self.replace:
+            return
+
+        def see(*_: Any) -> None:
+            if not self._was_called:
+                raise self.refuse(
+                    f"the optimizer_step of {type(pl_module).__name__} steps the optimizer without "
+                    "Lightning, so nothing was clipped: call super().optimizer_step there"
+                )
+            self._was_called = False
+
+        self._hooks = [one.register_step_post_hook(see) for one in trainer.optimizers]
+
+    def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop watching."""
+        while self._hooks:
+            self._hooks.pop().remove()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_hooks": [], "_to_log": {}}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell if nothing can be clipped."""

@@ -35,6 +35,8 @@ class FullBatch(Technique):
     one for each epoch. With a plain SGD optimizer this is gradient descent in the classical sense
     (A. Cauchy, Méthode générale pour la résolution des systèmes d'équations simultanées, 1847).
 
+    Samples are counted along the first dimension of a batch's tensors.
+
     A pass is what the Trainer takes from the loader in an epoch, so ``drop_last`` and
     ``limit_train_batches`` leave samples out, and a run that is stopped inside a pass (by
     ``max_time``, say) makes no step for it. BatchNorm goes on normalizing by the statistics of

@@ -21,6 +21,8 @@ def global_norm(gradients: Sequence[Tensor]) -> Tensor:
         >>> float(global_norm([torch.tensor([3.0]), torch.tensor([[4.0]])]))
         5.0
     """
+    if any(gradient.layout is not torch.strided for gradient in gradients):
+        gradients = [g.coalesce().values() if g.is_sparse else g for g in gradients]
     kinds = {(type(gradient), gradient.device, gradient.dtype) for gradient in gradients}
     if any(kind is DTensor for kind, _, _ in kinds):
         whole: Tensor = torch.nn.utils.get_total_norm(gradients)
@@ -49,6 +51,6 @@ def global_norm(gradients: Sequence[Tensor]) -> Tensor:
     return norm
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype:
+def _wide(dtype: torch.dtype) -> torch.dtype | None:
     """Return the type to sum in: a sum of squares of 16-bit numbers needs more than 16 bits."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else None

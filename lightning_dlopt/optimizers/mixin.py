@@ -1,7 +1,7 @@
 """The optimizer techniques for modules that bring their own."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule
 from torch.optim import SGD
@@ -34,6 +34,8 @@ class OptimizerMixin(TechniqueMixin):
         >>> Plain(optimization=UseOptimizer(torch.optim.Adam)).configure_optimizers
         <bound method OptimizerMixin.configure_optimizers of Plain()>
     """
+
+    technique_arguments: ClassVar[tuple[str, ...]] = ("optimization",)
 
     def __init__(
         self, *args: Any, optimization: Technique | Sequence[Technique] = (), **kwargs: Any

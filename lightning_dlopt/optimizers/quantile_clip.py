@@ -3,7 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -55,6 +55,9 @@ class QuantileClip(GradientClip):
         QuantileClip(quantile=0.5)
     """
 
+    clips_sparse: ClassVar[bool] = True
+    clips_complex: ClassVar[bool] = True
+
     def __init__(self, quantile: float = 0.9, history: int = 200, replace: bool = False) -> None:
         super().__init__(replace)
         self.quantile = check_number(self, "quantile", quantile, "(0, 1]")
@@ -95,4 +98,4 @@ class QuantileClip(GradientClip):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from the norms of the interrupted run."""
-        self._norms.extend(state_dict["norms"])
+        self._norms = deque(state_dict["norms"], maxlen=self.history)

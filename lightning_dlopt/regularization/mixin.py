@@ -1,7 +1,7 @@
 """The regularization techniques for modules that bring their own."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +33,8 @@ class RegularizationMixin(TechniqueMixin):
         >>> module.regularization_loss().item() > 0
         True
     """
+
+    technique_arguments: ClassVar[tuple[str, ...]] = ("regularization",)
 
     def __init__(
         self, *args: Any, regularization: Technique | Sequence[Technique] = (), **kwargs: Any

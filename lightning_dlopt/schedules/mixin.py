@@ -1,6 +1,6 @@
 """The learning-rate schedules for modules that bring their own."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning_dlopt.core.errors import ArgumentTypeError
 from lightning_dlopt.core.mixin import TechniqueMixin
@@ -28,6 +28,8 @@ class ScheduleMixin(TechniqueMixin):
         >>> Scheduled(schedule=CosineLR(warmup="5%")).schedule
         CosineLR(warmup='5%')
     """
+
+    technique_arguments: ClassVar[tuple[str, ...]] = ("schedule",)
 
     def __init__(self, *args: Any, schedule: Schedule | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -193,6 +193,14 @@ def test_data_that_are_missing_or_damaged(dlopt: Run, recipes: Path, tmp_path: P
     assert str(images) in line(f"--data.data_dir={damaged}")
 
 
+def test_a_folder_that_holds_another_run(dlopt: Run, recipes: Path) -> None:
+    options = ["--trainer.logger=false", "--trainer.max_epochs=1", "--trainer.callbacks=null"]
+    assert dlopt("fit", "--config", recipes / "quickstart.yaml", *options)[0] == 0
+    code, printed = dlopt("fit", "--config", recipes / "quickstart.yaml", *options)
+    assert code == 2
+    assert "config.yaml is another run's" in one_line(printed)
+
+
 @pytest.mark.parametrize("recipe", ["schedule_free", "lion"])
 def test_a_package_that_is_not_installed(
     recipe: str, monkeypatch: pytest.MonkeyPatch, dlopt: Run, recipes: Path

@@ -6,11 +6,12 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.plugins import MixedPrecision
 
+from lightning_dlopt.core import Technique
 from lightning_dlopt.core.gradients import unscale_gradients, with_gradients
 from tests.quiet import QUIET
 
 
-class Seen(Callback):
+class Seen(Technique):
     def __init__(self, times: int) -> None:
         self.times = times
         self.gradients: list[torch.Tensor] = []
@@ -66,3 +67,47 @@ def test_a_parameter_in_two_groups_comes_once() -> None:
     with pytest.warns(UserWarning, match="duplicate"):
         optimizer = torch.optim.SGD([{"params": [shared, shared]}], lr=0.1)
     assert len(with_gradients(optimizer)) == 1
+
+
+class LastOfWindowSkips(BoringModel):
+    """Returns no loss for every fourth batch, the last one of a window of two."""
+
+    def __init__(self, fused: bool) -> None:
+        super().__init__()
+        self.fused = fused
+        self.norms: list[float] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return None if batch_idx % 4 == 1 else super().training_step(batch, batch_idx)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1, fused=self.fused)
+
+
+class Reads(Technique):
+    """Unscales, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[bool] = []
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        self.told.append(unscale_gradients(trainer, optimizer))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_window_whose_last_batch_has_no_loss(fused: bool) -> None:
+    def weights(*callbacks: Callback) -> torch.Tensor:
+        torch.manual_seed(0)
+        plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))
+        settings: dict[str, Any] = {**QUIET, "accumulate_grad_batches": 2, "max_epochs": 1}
+        module = LastOfWindowSkips(fused)
+        trainer = Trainer(
+            callbacks=[*callbacks], plugins=[plugin], limit_train_batches=12, devices=1, **settings
+        )
+        trainer.fit(module)
+        return module.layer.weight.detach()
+
+    technique = Reads()
+    # Lightning makes no step then, so nothing may be unscaled
+    assert torch.equal(weights(technique), weights())
+    assert technique.told == [False, True] * 3

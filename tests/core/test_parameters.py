@@ -94,3 +94,8 @@ def test_wrong_types(value: Any) -> None:
 def test_an_empty_list() -> None:
     with pytest.raises(ArgumentError, match="L1: parameters must hold at least one"):
         check_selection("L1", "parameters", [])
+
+
+def test_a_lazy_parameter_is_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"0\.weight belongs to a lazy module"):
+        select_parameters(nn.Sequential(nn.LazyLinear(3)))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_dlopt import AdaptiveClip
 from lightning_dlopt.optimizers import adaptive_clip_
+from lightning_dlopt.optimizers.adaptive_clip import last_layer
 from tests.metrics_file import logged
 from tests.quiet import QUIET
 
@@ -143,3 +144,22 @@ def test_the_clipped_share_counts_units(tmp_path: Any) -> None:
     # norm 2.8, a row of the body has 3.5, one of the head 2.8; 2 of 6 units are above 3
     train(AdaptiveClip(1.0, eps=3.0), steps=1, logger=CSVLogger(tmp_path), log_every_n_steps=1)
     assert logged(tmp_path, "clipped_share")[0]["clipped_share"] == pytest.approx(2 / 6)
+
+
+def test_the_last_layer_keeps_its_bias_under_a_parametrization() -> None:
+    layers = nn.Sequential(nn.Linear(2, 2), nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)))
+    assert {id(p) for p in last_layer(layers)} == {id(p) for p in layers[1].parameters()}
+
+
+def test_a_layer_replaced_in_mid_run_is_clipped() -> None:
+    class Replaces(Quadratic):
+        def on_train_start(self) -> None:
+            self.head = nn.Linear(2, 2)
+            nn.init.zeros_(self.head.weight)
+            self.optimizers().add_param_group({"params": [*self.head.parameters()]})
+
+    torch.manual_seed(0)
+    module = Replaces()
+    settings: dict[str, Any] = {**QUIET, "limit_val_batches": 0, "max_steps": 1, "devices": 1}
+    Trainer(callbacks=[AdaptiveClip(1e-3, parameters=["head.*"])], **settings).fit(module)
+    assert 0 < module.head.weight.abs().max() < 1e-3

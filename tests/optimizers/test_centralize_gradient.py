@@ -203,3 +203,11 @@ def split(rank: int, folder: Path) -> None:
 @pytest.mark.slow
 def test_gradients_that_are_split_among_ranks(tmp_path: Path) -> None:
     call_on_ranks(split, tmp_path, folder=tmp_path)
+
+
+def test_a_unit_of_one_number_keeps_its_gradient() -> None:
+    gradients = [torch.ones(3, 1), torch.ones(3, 1, 1), torch.tensor([[1.0, 3.0]])]
+    centralize_gradient_(gradients)
+    assert gradients[0].eq(1).all()
+    assert gradients[1].eq(1).all()
+    assert gradients[2].tolist() == [[-1.0, 1.0]]

@@ -11,7 +11,14 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 
-from lightning_dlopt import ClipGradNorm, ClipGradValue, ConflictError, QuantileClip, Technique
+from lightning_dlopt import (
+    ClipGradNorm,
+    ClipGradValue,
+    ConflictError,
+    QuantileClip,
+    Technique,
+    TechniqueError,
+)
 from lightning_dlopt.optimizers import clip_by_norm_, clip_by_value_, global_norm
 from tests.metrics_file import logged
 from tests.quiet import QUIET
@@ -183,3 +190,47 @@ def test_what_is_logged(tmp_path: Any) -> None:
 
     fit(ClipGradValue(2.5), module=Grows, logger=CSVLogger(value), log_every_n_steps=1)
     assert [row["clipped_share"] for row in logged(value, "clipped_share")] == [0, 0, 0, 1]
+
+
+def test_sparse_and_complex_gradients_are_clipped_by_norm() -> None:
+    ours, torchs = (
+        [nn.Parameter(torch.ones(4, 2)), nn.Parameter(torch.ones(3, dtype=torch.complex64))]
+        for _ in range(2)
+    )
+    for parameters in (ours, torchs):
+        indices, values = torch.tensor([[0, 2, 2]]), torch.full((3, 2), 3.0)
+        parameters[0].grad = torch.sparse_coo_tensor(indices, values, (4, 2))
+        parameters[1].grad = torch.full((3,), 3.0 + 4.0j)
+    clip_by_norm_(ours, 1.0)
+    norm = math.sqrt(2 * 9 + 2 * 36 + 3 * 25)  # the two entries of row 2 are one
+    torch.testing.assert_close(grads(ours)[0].to_dense()[0], torch.full((2,), 3.0 / norm))
+    torch.testing.assert_close(grads(ours)[1], torch.full((3,), (3.0 + 4.0j) / norm))
+
+
+class Embeds(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(4, 2, sparse=True)
+
+
+class Turns(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.phase = nn.Parameter(torch.ones(2, dtype=torch.complex64))
+
+
+@pytest.mark.parametrize(("module", "named"), [(Embeds, "sparse=True"), (Turns, "complex")])
+def test_what_cannot_be_clipped_is_refused(module: type[Net], named: str) -> None:
+    with pytest.raises(TechniqueError, match=named):
+        fit(ClipGradValue(1.0), module=module)
+
+
+class GoesAround(Net):
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, closure: Any) -> None:
+        closure()
+        optimizer.optimizer.step()
+
+
+def test_a_step_that_goes_around_lightning_is_told() -> None:
+    with pytest.raises(TechniqueError, match="optimizer_step of GoesAround"):
+        fit(ClipGradNorm(1.0), module=GoesAround)
