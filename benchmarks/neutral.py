@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 
 import lightning_dlopt as dlopt
 from benchmarks.measuring import interleaved, machine
@@ -36,12 +36,12 @@ NEUTRAL: dict[str, Callable[[], dlopt.Technique]] = {
     "ElasticNet": lambda: dlopt.ElasticNet(0.0, 0.0),
     "LabelSmoothing": lambda: dlopt.LabelSmoothing(0.0),
     "RDrop": lambda: dlopt.RDrop(0.0),
-    "Distillation": lambda: dlopt.Distillation(dlopt.MLP(SIZES), weight=0.0),
+    "Distillation": lambda: dlopt.Distillation(dlopt.MLP(SIZES), 2.0, weight=0.0),
     "StochasticDepth": lambda: dlopt.StochasticDepth(0.0, target=["network.1"]),
 }
 
 
-def fit(loader: dlopt.TensorLoader, steps: int, *techniques: dlopt.Technique) -> float:
+def fit(loader: dlopt.TensorLoader, steps: int, *techniques: Callback) -> float:
     """Train and return seconds a step."""
     clock = Clock(warm_up=steps // 5)
     trainer = Trainer(
@@ -69,7 +69,8 @@ def main() -> None:
     loader = dlopt.TensorLoader(images, labels, batch_size=32)
     sides: dict[str, Callable[[], float]] = {"without": lambda: fit(loader, steps)}
     for name, make in NEUTRAL.items():
-        sides[name] = functools.partial(lambda make: fit(loader, steps, make()), make)
+        sides[name] = functools.partial(lambda made: fit(loader, steps, made()), make)
+    sides["an empty Callback"] = lambda: fit(loader, steps, Callback())
     sides["without, again"] = lambda: fit(loader, steps)
     times = interleaved(sides, options.rounds)
     print(f"\n{machine()}; {options.rounds} rounds of {steps} steps; median (least - most)\n")
