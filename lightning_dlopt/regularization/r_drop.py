@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.nn import functional
 
+from lightning_dlopt.core.batch_copy import copied
 from lightning_dlopt.core.checks import check_number
 from lightning_dlopt.core.cross_entropy import (
     CatchCrossEntropy,
@@ -53,7 +54,7 @@ class RDrop(LossTechnique):
     the module's ordinary one: it draws from the global generators, which end where they would
     without R-Drop, and its logs, BatchNorm statistics and torchmetrics count. The second draws
     its masks from a seed of its own and leaves no trace of that kind; what ``training_step`` counts
-    in plain attributes, it counts twice.
+    in plain attributes, it counts twice. It gets a copy of the batch as it was before the first.
 
     Source: X. Liang, L. Wu, J. Li, Y. Wang, Q. Meng, T. Qin, W. Chen, M. Zhang, T.-Y. Liu, R-Drop:
     Regularized Dropout for Neural Networks, 2021, arXiv:2106.14448. Its equation adds the two
@@ -129,6 +130,8 @@ class RDrop(LossTechnique):
                 if not trainer.training:
                     return training_step(*args, **kwargs)
                 catcher.restart()
+                # the first pass may normalize the batch, or take things out of it
+                again_args, again_kwargs = copied((args, kwargs), tensors=True)
                 try:
                     output = run(*args, **kwargs)
                     if loss_of(output) is None:
@@ -139,7 +142,7 @@ class RDrop(LossTechnique):
                     self._second = []
                     seed = self.generator(trainer).initial_seed()
                     with extra_pass(pl_module, seed, trainer.strategy.root_device):
-                        again = run(*args, **kwargs)
+                        again = run(*again_args, **again_kwargs)
                     return self._mean(output, again)
                 finally:
                     self._first, self._second = [], None
