@@ -17,7 +17,7 @@ from lightning_dlopt.core.cross_entropy import (
     log_probabilities,
     reduce_like_cross_entropy,
 )
-from lightning_dlopt.core.errors import ArgumentTypeError, CheckpointError
+from lightning_dlopt.core.errors import ArgumentTypeError, CheckpointError, TechniqueError
 from lightning_dlopt.core.load_weights import load_weights
 from lightning_dlopt.core.loss_technique import LossTechnique
 
@@ -50,7 +50,8 @@ class Distillation(LossTechnique):
     The loss is ``(1 - weight) · CE + weight · T² · KL(teacher_T ‖ student_T)``, both distributions
     softened by the temperature T. The student's logits are those that the module gives to its
     cross-entropy; the teacher gets the batch's input as the training step gets it, augmented or
-    mixed, in the same precision. The divergence is reduced as the module reduces its
+    mixed, in the same precision; what the step itself does to it (a normalization), the teacher
+    must do, too. The divergence is reduced as the module reduces its
     cross-entropy: targets of ``ignore_index`` don't count (class weights change the CE only).
 
     The teacher is copied; the copy is moved to the module's device, in eval mode and without
@@ -113,7 +114,7 @@ checkpoint='teacher.ckpt')
                 f"Distillation: checkpoint_prefix={checkpoint_prefix!r} must be a string"
             )
         self._running: nn.Module | None = None
-        self._batch: Any = None
+        self._input: Tensor | TechniqueError | None = None
         self._teacher_logits: Tensor | None = None
 
     def neutral(self) -> str | None:
@@ -137,8 +138,15 @@ checkpoint='teacher.ckpt')
             self._running.to(trainer.strategy.root_device)
 
     def look_at(self, batch: Any) -> None:
-        """Keep the batch for the moment when the loss is computed."""
-        self._batch, self._teacher_logits = batch, None
+        """Keep the batch's input for the moment when the loss is computed."""
+        self._input = self._teacher_logits = None
+        try:
+            inputs = get_tensor(batch, "input", self.input_key, repr(self))
+        except TechniqueError as error:
+            self._input = error  # matters only if the step computes a cross-entropy
+        else:
+            # the step may write to it, or take it out of the batch; and so may the teacher
+            self._input = inputs.detach().clone()
 
     def replace(self, logits: Tensor, target: Tensor, **options: Any) -> Tensor:
         """Return the weighted sum of the cross-entropy and the divergence from the teacher."""
@@ -153,17 +161,18 @@ checkpoint='teacher.ckpt')
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Let go of the batch."""
-        self.look_at(None)
+        """Let go of what belongs to the batch."""
+        self._input = self._teacher_logits = None
 
     def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Drop the teacher's copy and the last batch."""
+        """Drop the teacher's copy and what belongs to the last batch."""
         super().let_go(trainer, pl_module)
-        self._running = None
-        self.look_at(None)
+        self._running = self._input = self._teacher_logits = None
 
     def _ask_teacher(self) -> Tensor:
-        inputs = get_tensor(self._batch, "input", self.input_key, repr(self))
+        if isinstance(self._input, TechniqueError):
+            raise self._input
+        inputs, self._input = self._input, None
         assert self._running is not None
         with torch.no_grad():
             output = self._running(inputs)
@@ -190,7 +199,7 @@ checkpoint='teacher.ckpt')
         return teacher
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {"_running": None, "_batch": None, "_teacher_logits": None}
+        kept = {"_running": None, "_input": None, "_teacher_logits": None}
         return {**super().__getstate__(), **kept}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Distillation":

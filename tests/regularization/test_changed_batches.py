@@ -3,12 +3,15 @@
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch import Trainer
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lightning_dlopt import RDrop
+from lightning_dlopt import Distillation, RDrop
 from tests.quiet import QUIET
-from tests.regularization.conftest import Stranger, assert_close_weights, data
+from tests.regularization.conftest import CLASSES, FEATURES, Stranger, assert_close_weights, data
+from tests.regularization.conftest import fit as fit_tuples
 
 
 class Normalizes(Stranger):
@@ -49,3 +52,27 @@ def test_r_drops_second_pass_gets_the_batch_as_it_was(kind: type[Stranger]) -> N
     assert_close_weights(module.net, fit(kind()).net)
     first, second = module.losses[:2]
     assert first == second
+
+
+@pytest.mark.parametrize("kind", [Normalizes, Pops, WritesInPlace])
+def test_a_teacher_gets_the_input_as_the_step_got_it(kind: type[Stranger]) -> None:
+    seen: list[Tensor] = []
+
+    class Teacher(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(x.clone())
+            return super().forward(x)
+
+    fit(kind(), [Distillation(Teacher(FEATURES, CLASSES), 1.0, 0.5)])
+    assert torch.equal(torch.cat(seen), data()[0])
+
+
+def test_a_teacher_may_write_to_its_input() -> None:
+    linear = nn.Linear(FEATURES, CLASSES)
+    losses = []
+    for inplace in (False, True):
+        module = Stranger()
+        teacher = nn.Sequential(nn.ReLU(inplace), linear)
+        fit_tuples(module, [Distillation(teacher, 1.0, 0.5)])
+        losses.append(module.losses)
+    assert losses[0] == losses[1]
