@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_dlopt.core.cross_entropy import CatchCrossEntropy
-from lightning_dlopt.core.patching import LOSS
+from lightning_dlopt.core.patching import LOSS, PatchedMethod
 from lightning_dlopt.core.technique import Technique
 
 
@@ -119,7 +119,8 @@ def is_compiled(function: Any) -> bool:
         # there is no public way to ask; where this fails, the first step finds no loss and refuses
         if hasattr(function, "_torchdynamo_orig_callable"):
             return True
-        function = getattr(function, "__wrapped__", None)
+        beneath = "original" if isinstance(function, PatchedMethod) else "__wrapped__"
+        function = getattr(function, beneath, None)
     return False
 
 

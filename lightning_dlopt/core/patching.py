@@ -53,6 +53,9 @@ class PatchedMethod:
         inherited = getattr(LightningModule, name, None)
         if getattr(self.original, "__func__", self.original) is not inherited:
             update_wrapper(self, self.original, updated=())
+            # it goes one level deep to see a hook's arguments, so that level must be the one that
+            # it sees without this patch, beneath a decorator or another patch
+            vars(self)["__wrapped__"] = getattr(self.original, "__wrapped__", self.original)
 
     def _call_original(self) -> Callable[..., Any]:
         # looked up at every call: a patch of a lower level may come in between

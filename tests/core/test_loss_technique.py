@@ -7,7 +7,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lightning_dlopt.core import TechniqueError
+from lightning_dlopt.core import Patches, TechniqueError
 from lightning_dlopt.core.loss_technique import LossTechnique, batch_of, is_compiled
 from lightning_dlopt.data import TensorLoader
 from tests.quiet import QUIET
@@ -73,6 +73,12 @@ def test_a_compiled_module_is_found() -> None:
     compiled = torch.compile(Module(), backend="eager")
     with pytest.raises(TechniqueError, match=r"Triple.*Module is compiled as a whole.*network"):
         fit(compiled, [Triple()])
+    patched, patches = Module(), Patches()
+    patched.training_step = torch.compile(patched.training_step, backend="eager")  # type: ignore[method-assign]
+    for _ in range(2):
+        patches.patch(patched, "training_step", lambda step: step)
+        assert is_compiled(patched.training_step)
+        patches = Patches()
 
     def outer(step: Any) -> Any:
         def inner(*args: Any) -> Any:
