@@ -128,6 +128,7 @@ class LayerTechnique(Technique):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Start counting anew."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         self._begin()
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:

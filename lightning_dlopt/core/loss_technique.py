@@ -22,7 +22,8 @@ class LossTechnique(Technique, ABC):
     them replaced, so its own weights for them stay in force.
 
     A module whose first training step computes none that can be caught is refused before its
-    first optimizer step: another loss, or one inside what ``torch.compile`` compiled.
+    first optimizer step: another loss, or one inside what ``torch.compile`` compiled. A module
+    that sets its ``training_step`` to another method between batches is followed.
 
     Several such techniques train together in any order of the callbacks: each asks the next one
     around it for the cross-entropy, and the levels of :mod:`.patching` say who is around whom.
@@ -30,6 +31,7 @@ class LossTechnique(Technique, ABC):
 
     _catcher: CatchCrossEntropy | None = None
     _has_caught = False
+    _has_run = False
 
     @abstractmethod
     def neutral(self) -> str | None:
@@ -67,6 +69,7 @@ class LossTechnique(Technique, ABC):
             def step(*args: Any, **kwargs: Any) -> Any:
                 if not trainer.training:
                     return training_step(*args, **kwargs)
+                self._has_run = True
                 self.look_at(batch_of(args, kwargs))
                 catcher.restart()
                 with catcher:
@@ -75,6 +78,13 @@ class LossTechnique(Technique, ABC):
             return step
 
         self.patch(pl_module, "training_step", wrap, level=LOSS)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Look out for the training step."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        self._has_run = False
 
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
@@ -92,7 +102,14 @@ class LossTechnique(Technique, ABC):
 
     def require_caught(self, pl_module: LightningModule) -> None:
         """Raise a TechniqueError if the first training step has computed no cross-entropy."""
-        if self._has_caught or self._catcher is None:
+        if self._catcher is None:
+            return
+        if not self._has_run and not self._patches.are_in_place():
+            raise self.refuse(
+                f"{type(pl_module).__name__}.training_step was set to another method when the "
+                "batch had begun, so its loss wasn't caught: set it in on_train_epoch_start"
+            )
+        if self._has_caught:
             return
         if not self._catcher.caught:
             passed = ", ".join(sorted(self._catcher.passed))

@@ -39,6 +39,7 @@ class PatchedMethod:
     ) -> None:
         self.owner = owner
         self.name = name
+        self.wrap = wrap
         self.level = level
         # the CLI and torch.compile leave methods in the instance: those come back, too
         self.before = vars(owner).get(name, _ABSENT)
@@ -91,6 +92,22 @@ class PatchedMethod:
         if self.before is not _ABSENT:
             return _itself, (self.before,)
         return getattr, (self.owner, self.name)
+
+    def is_in_place(self) -> bool:
+        """Return whether a call of the owner's method still comes here."""
+        current = vars(self.owner).get(self.name, _ABSENT)
+        while isinstance(current, PatchedMethod):
+            if current is self:
+                return True
+            current = current.before
+        return False
+
+    def again(self) -> "PatchedMethod":
+        """Patch what stands there by now; this one only passes calls on, if it still gets any."""
+        self.replacement = self._call_original()
+        patched = PatchedMethod(self.owner, self.name, self.wrap, self.level)
+        patched.put()
+        return patched
 
     def undo(self) -> None:
         """Put back what stood there before, also from under a patch that came later."""
@@ -151,6 +168,19 @@ class Patches:
         patched = PatchedMethod(owner, name, wrap, level)
         patched.put()
         self._patched.append(patched)
+
+    def follow(self, owner: Any, name: str) -> None:
+        """Patch the method again if ``owner.name`` was set to another one since.
+
+        That one stays when patches are undone.
+        """
+        for index, patched in enumerate(self._patched):
+            if patched.owner is owner and patched.name == name and not patched.is_in_place():
+                self._patched[index] = patched.again()
+
+    def are_in_place(self) -> bool:
+        """Return whether no method was set to another one since it was patched."""
+        return all(patched.is_in_place() for patched in self._patched)
 
     def undo(self) -> None:
         """Put every method back; techniques may be undone in any order, and twice."""

@@ -129,6 +129,7 @@ class RDrop(LossTechnique):
             def step(*args: Any, **kwargs: Any) -> Any:
                 if not trainer.training:
                     return training_step(*args, **kwargs)
+                self._has_run = True
                 catcher.restart()
                 # the first pass may normalize the batch, or take things out of it
                 again_args, again_kwargs = copied((args, kwargs), tensors=True)

@@ -119,6 +119,41 @@ def test_a_later_batch_may_have_another_loss() -> None:
         fit(Squares(), [Triple()])
 
 
+class Swaps(Module):
+    """Sets its training step in a hook, as curricula do."""
+
+    def __init__(self, hook: str, factor: float = 1.0) -> None:
+        super().__init__(factor)
+        setattr(self, hook, self.swap)
+
+    def swap(self, *args: Any) -> None:
+        if self.current_epoch == 1:
+            self.training_step = self.other  # type: ignore[method-assign]
+
+    def other(self, batch: Any, batch_idx: int) -> Any:
+        return self.factor * functional.cross_entropy(2 * self.net(batch[0]), batch[1])
+
+
+@pytest.mark.parametrize("hook", ["on_train_epoch_start", "on_train_batch_end"])
+def test_a_training_step_that_is_set_anew_is_followed(hook: str) -> None:
+    got, expected = fit(Swaps(hook), [Triple()]), fit(Swaps(hook, 3.0))
+    torch.testing.assert_close(got.net.weight, expected.net.weight)
+    assert vars(got)["training_step"] == got.other
+
+
+def test_a_training_step_that_is_set_within_a_batch() -> None:
+    with pytest.raises(TechniqueError, match=r"Swaps\.training_step was set to another method"):
+        fit(Swaps("on_train_batch_start"), [Triple()])
+
+    class FromWithin(Swaps):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            self.swap()
+            return super().training_step(batch, batch_idx)
+
+    got, expected = fit(FromWithin("-"), [Triple()]), fit(FromWithin("-", 3.0))
+    torch.testing.assert_close(got.net.weight, expected.net.weight)
+
+
 def test_the_same_technique_serves_a_second_fit() -> None:
     technique, module, expected = Triple(), Module(), Module(3.0)
     for _ in range(2):

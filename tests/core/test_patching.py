@@ -116,6 +116,29 @@ def test_lightning_sees_which_hooks_are_overridden() -> None:
     assert not is_overridden("on_train_epoch_start", module)
 
 
+def test_a_method_that_was_set_anew_is_patched_again() -> None:
+    counter, outer, inner = Counter(), Patches(), Patches()
+    outer.patch(counter, "get", plus(1))
+    inner.patch(counter, "get", plus(10), LOSS)
+    assert outer.are_in_place()
+    assert inner.are_in_place()
+    old = counter.get
+    new = lambda: 700 + old()  # noqa: E731 - as who keeps the old one and calls it
+    counter.get = new  # type: ignore[method-assign]
+    assert not outer.are_in_place()
+    assert not inner.are_in_place()
+    for _ in range(2):
+        outer.follow(counter, "get")
+        inner.follow(counter, "get")
+        assert counter.get() == 712
+    outer.follow(Counter(), "get")
+    outer.undo()
+    assert counter.get() == 711
+    inner.undo()
+    assert counter.get is new
+    assert counter.get() == 701
+
+
 def decorated(step: Any) -> Any:
     @functools.wraps(step)
     def inner(*args: Any, **kwargs: Any) -> Any:
