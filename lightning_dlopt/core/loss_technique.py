@@ -1,5 +1,6 @@
 """The base of techniques that compute the training's cross-entropy in another way."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -8,13 +9,13 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_dlopt.core.cross_entropy import CatchCrossEntropy
+from lightning_dlopt.core.cross_entropy import OF_CLASSES, CatchCrossEntropy
 from lightning_dlopt.core.patching import LOSS, PatchedMethod
 from lightning_dlopt.core.technique import Technique
 
 
 class LossTechnique(Technique, ABC):
-    """Replaces the cross-entropy that a module computes in its ``training_step``.
+    """Replaces the cross-entropies that a module computes in its ``training_step``.
 
     The module sees its own batch with its own labels; only the value of the loss changes, where
     it is computed, and with it what the module logs of it. Validation, also one that calls
@@ -22,8 +23,16 @@ class LossTechnique(Technique, ABC):
     them replaced, so its own weights for them stay in force.
 
     A module whose first training step computes none that can be caught is refused before its
-    first optimizer step: another loss, or one inside what ``torch.compile`` compiled. A module
-    that sets its ``training_step`` to another method between batches is followed.
+    first optimizer step: another loss, one inside what ``torch.compile`` compiled, or one of the
+    others that :class:`CatchCrossEntropy` can't see. If a step computes such a loss **and** a
+    cross-entropy that is seen (an auxiliary one, say), only the latter is replaced. That is what
+    is wanted of a sum such as cross-entropy and ``mse_loss``, and nothing is said; if the loss
+    besides is one that learns classes, too (``binary_cross_entropy`` with or without logits,
+    ``linear_cross_entropy``, ``multi_margin_loss``), there is a warning. A loss that is written out
+    by hand, compiled or scripted can't be told from the rest of the network, so of that there is
+    none: compile the network without its loss.
+
+    A module that sets its ``training_step`` to another method between batches is followed.
 
     Several such techniques train together in any order of the callbacks: each asks the next one
     around it for the cross-entropy, and the levels of :mod:`.patching` say who is around whom.
@@ -32,6 +41,7 @@ class LossTechnique(Technique, ABC):
     _catcher: CatchCrossEntropy | None = None
     _has_caught = False
     _has_run = False
+    _has_warned = False
 
     @abstractmethod
     def neutral(self) -> str | None:
@@ -48,7 +58,7 @@ class LossTechnique(Technique, ABC):
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go around the training step, unless the arguments are neutral."""
-        self._catcher, self._has_caught = None, False
+        self._catcher, self._has_caught, self._has_warned = None, False, False
         why = self.neutral()
         if why is not None:
             self.warn_no_effect(why)
@@ -109,6 +119,8 @@ class LossTechnique(Technique, ABC):
                 f"{type(pl_module).__name__}.training_step was set to another method when the "
                 "batch had begun, so its loss wasn't caught: set it in on_train_epoch_start"
             )
+        if self._catcher.passed and self._catcher.caught:
+            self._tell_of_others(pl_module, self._catcher.passed & OF_CLASSES)
         if self._has_caught:
             return
         if not self._catcher.caught:
@@ -121,6 +133,16 @@ class LossTechnique(Technique, ABC):
                 "than the whole module"
             )
         self._has_caught = True
+
+    def _tell_of_others(self, pl_module: LightningModule, others: set[str]) -> None:
+        if others and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"{self!r} works on the cross-entropy that {type(pl_module).__name__}."
+                f"training_step computes, and not on its {', '.join(sorted(others))}: if that is "
+                "the loss that matters, only another one is changed",
+                stacklevel=2,
+            )
 
     def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop what is only needed while training."""

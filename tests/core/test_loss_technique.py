@@ -1,3 +1,5 @@
+import re
+import warnings
 from typing import Any
 
 import pytest
@@ -117,6 +119,34 @@ def test_a_later_batch_may_have_another_loss() -> None:
     fit(Alternates(), [Triple()])
     with pytest.raises(TechniqueError, match="no cross-entropy"):
         fit(Squares(), [Triple()])
+
+
+class Sums(Module):
+    """Adds another loss to its cross-entropy."""
+
+    def __init__(self, other: Any) -> None:
+        super().__init__()
+        self.other = other
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        x, y = batch
+        other = self.other(self.net(x), functional.one_hot(y, 3).float())
+        return other + super().training_step(batch, batch_idx)
+
+
+def test_another_loss_of_classes_besides_is_told_of_once() -> None:
+    def without_gradient(logits: Tensor, y: Tensor) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(logits.detach(), y)
+
+    told = "Triple.*not on its binary_cross_entropy_with_logits"
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        fit(Sums(functional.binary_cross_entropy_with_logits), [Triple()])
+        assert len([w for w in seen if re.match(told, str(w.message))]) == 1
+        for other in (functional.mse_loss, without_gradient):
+            seen.clear()
+            fit(Sums(other), [Triple()])
+            assert not [w for w in seen if "Triple" in str(w.message)]
 
 
 class Swaps(Module):
