@@ -130,8 +130,11 @@ class ScheduledDropout(LayerTechnique):
             pattern matches no module.
         ArgumentTypeError: if an argument has another type.
         ConflictError: if another ``ScheduledDropout`` drives the same layer.
-        TechniqueError: before the first step: if there is no dropout layer, a pattern matches none,
-            or none is called.
+        TechniqueError: before the first step: if there is no dropout layer, or a pattern matches
+            none.
+
+    Warns:
+        NoEffectWarning: at the end of the first epoch, if no layer was called in it.
 
     If both ends are what every driven layer has anyway, nothing is done. The checkpoint keeps the
     arguments only; after training the layers have their own rates back.
