@@ -144,10 +144,15 @@ class LayerTechnique(Technique):
 
     def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let go of the layers."""
+        self.let_go_of_layers()
+        self._unseen = False
+
+    def let_go_of_layers(self) -> None:
+        """Give the layers back their own ways, in training or after it."""
         for layer in self.taken:
+            self._patches.undo_of(layer)
             vars(layer).pop(self._counter, None)
         self.taken = ()
-        self._unseen = False
 
     def __getstate__(self) -> dict[str, Any]:
         # nor must a copy carry the original's layers along

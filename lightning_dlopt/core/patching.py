@@ -182,6 +182,12 @@ class Patches:
         """Return whether no method was set to another one since it was patched."""
         return all(patched.is_in_place() for patched in self._patched)
 
+    def undo_of(self, owner: Any) -> None:
+        """Put back the methods of one object."""
+        for patched in [patched for patched in self._patched if patched.owner is owner]:
+            self._patched.remove(patched)
+            patched.undo()
+
     def undo(self) -> None:
         """Put every method back; techniques may be undone in any order, and twice."""
         while self._patched:
