@@ -17,7 +17,7 @@ from lightning_dlopt.core.cross_entropy import (
     log_probabilities,
     reduce_like_cross_entropy,
 )
-from lightning_dlopt.core.errors import ArgumentTypeError, CheckpointError, TechniqueError
+from lightning_dlopt.core.errors import ArgumentTypeError, CheckpointError, TechniqueError, one_line
 from lightning_dlopt.core.load_weights import load_weights
 from lightning_dlopt.core.loss_technique import LossTechnique
 
@@ -64,8 +64,9 @@ class Distillation(LossTechnique):
 
     Args:
         teacher: maps the input to logits, as a tensor or as the ``logits`` of what it returns, in
-            the shape of the student's. Where the student's are ``(N, C)``, a teacher's
-            ``(…, C)`` with N predictions in the same order will do.
+            the shape and layout of the student's: ``(N, T, C)`` is taken for ``(N, C, T)`` if T
+            is C, which no shape can tell. Where the student's are ``(N, C)``, a teacher's
+            ``(…, C)``, the classes last, with N predictions in the same order will do.
         temperature: T, in (0, inf).
         weight: share of the teacher in the loss, in [0, 1]. At 0 the teacher isn't run.
         input_key: where the input is in a batch, a position or a name; by default the first item
@@ -77,8 +78,9 @@ class Distillation(LossTechnique):
 
     Raises:
         CheckpointError: before training, if the file can't be read or doesn't fit the teacher.
-        TechniqueError: in the first step, if the module computes no cross-entropy (see
-            :class:`LossTechnique`), the batch's input isn't found, or the logits' shapes differ.
+        TechniqueError: before training, if the teacher can't be copied; in the first step, if the
+            module computes no cross-entropy (see :class:`LossTechnique`), the batch's input isn't
+            found, the teacher fails on it, or the logits' shapes differ.
 
     The checkpoint keeps the arguments, of the teacher its class.
 
@@ -114,6 +116,7 @@ checkpoint='teacher.ckpt')
                 f"Distillation: checkpoint_prefix={checkpoint_prefix!r} must be a string"
             )
         self._running: nn.Module | None = None
+        self._has_answered = False
         self._input: Tensor | TechniqueError | None = None
         self._teacher_logits: Tensor | None = None
 
@@ -123,7 +126,16 @@ checkpoint='teacher.ckpt')
 
     def patch_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Load the teacher, and go around the training step."""
-        teacher = copy.deepcopy(self.teacher).requires_grad_(False).eval()
+        try:
+            teacher = copy.deepcopy(self.teacher)
+        except Exception as error:
+            raise self.refuse(
+                f"the teacher can't be copied ({one_line(error)}); one with the old "
+                "torch.nn.utils.weight_norm or spectral_norm can be after remove_weight_norm or "
+                "remove_spectral_norm, or with those of torch.nn.utils.parametrizations"
+            ) from error
+        teacher.requires_grad_(False).eval()
+        self._has_answered = False
         if self.checkpoint is not None:
             try:
                 load_weights(teacher, self.checkpoint, self.checkpoint_prefix)
@@ -174,8 +186,20 @@ checkpoint='teacher.ckpt')
             raise self._input
         inputs, self._input = self._input, None
         assert self._running is not None
+        assert inputs is not None
         with torch.no_grad():
-            output = self._running(inputs)
+            try:
+                output = self._running(inputs)
+            except torch.OutOfMemoryError:
+                raise
+            except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+                if self._has_answered:
+                    raise
+                raise self.refuse(
+                    f"the teacher fails on the batch's input, of shape {tuple(inputs.shape)} and "
+                    f"{inputs.dtype}: {one_line(error)}"
+                ) from error
+        self._has_answered = True
         if isinstance(output, Mapping):
             output = output.get("logits")
         logits = getattr(output, "logits", output)
