@@ -13,7 +13,7 @@ from lightning_dlopt.core.errors import TechniqueError
 #: Called as ``replace(logits, target, weight=…, ignore_index=…, reduction=…, label_smoothing=…)``.
 CrossEntropy: TypeAlias = Callable[..., Tensor]
 
-#: Losses of other kinds, only to say what was found instead.
+#: Losses of other kinds, only to say what was found besides or instead.
 _OTHER_LOSSES = {
     getattr(functional, name): name
     for name in (
@@ -33,6 +33,16 @@ _OTHER_LOSSES = {
     if hasattr(functional, name)
 }
 
+#: Those of them that are ways of learning classes, as a cross-entropy is.
+OF_CLASSES = frozenset(
+    {
+        "binary_cross_entropy",
+        "binary_cross_entropy_with_logits",
+        "linear_cross_entropy",
+        "multi_margin_loss",
+    }
+)
+
 
 class CatchCrossEntropy(TorchFunctionMode):
     """While it is entered, every training cross-entropy is computed by ``replace`` instead.
@@ -40,8 +50,11 @@ class CatchCrossEntropy(TorchFunctionMode):
     Caught are ``torch.nn.functional.cross_entropy`` and ``nll_loss`` (whose input, being
     log-probabilities, are logits of the same distribution), and with them ``nn.CrossEntropyLoss``
     and ``nn.NLLLoss``, wherever in the block they are called; not those whose logits need no
-    gradient, which train nothing, and not those within what ``torch.compile`` compiled. Only this
-    thread, and no function of torch is changed.
+    gradient, which train nothing. Only this thread, and no function of torch is changed.
+
+    What can't be seen: a cross-entropy within what ``torch.compile`` compiled (some backends, such
+    as ``"eager"``, still call the function; most don't) or ``torch.jit`` scripted, or written
+    out by hand (``log_softmax`` and a gather).
 
     Catchers may be nested: ``replace`` runs outside of its own, so a cross-entropy that it computes
     is seen by the next one around. What the innermost returns is what the caller gets.
@@ -53,7 +66,7 @@ class CatchCrossEntropy(TorchFunctionMode):
 
     Attributes:
         caught: how many were replaced since the last :meth:`restart`.
-        passed: names of losses of other kinds that went by.
+        passed: names of losses of other kinds that went by and have a gradient.
 
     Raises:
         TechniqueError: if ``nll_loss`` is given what aren't log-probabilities.
@@ -93,7 +106,9 @@ class CatchCrossEntropy(TorchFunctionMode):
                 self.caught += 1
                 return self.replace(logits, target, **options)
         elif func in _OTHER_LOSSES:
-            self.passed.add(_OTHER_LOSSES[func])
+            given = [*args, *(kwargs or {}).values()]
+            if any(isinstance(value, Tensor) and value.requires_grad for value in given):
+                self.passed.add(_OTHER_LOSSES[func])
         return func(*args, **kwargs) if kwargs else func(*args)
 
     def _check_log_probabilities(self, logits: Tensor) -> None:

@@ -42,6 +42,8 @@ class LayerTechnique(Technique):
     repeated draws the same again: when activation checkpointing recomputes it, and when a
     technique that runs ``training_step`` twice rewinds the module in between. The counts are plain
     attributes of the layers for that purpose, and are gone after training.
+
+    If no layer is called in the first epoch, there is a NoEffectWarning at its end.
     """
 
     #: The layers that are changed at present.
@@ -128,21 +130,29 @@ class LayerTechnique(Technique):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Start counting anew."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         self._begin()
 
-    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See at the first loss that something was changed, while no step has been made."""
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell if an epoch has gone by without a call; some batches may have no use for a layer."""
         if self._unseen:
-            raise self.refuse(
-                "training_step calls none of the layers that it works on: " + listing(self._names)
+            self._unseen = False
+            self.warn_no_effect(
+                "in its first epoch training_step called none of the layers that it works on: "
+                + listing(self._names)
             )
 
     def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let go of the layers."""
+        self.let_go_of_layers()
+        self._unseen = False
+
+    def let_go_of_layers(self) -> None:
+        """Give the layers back their own ways, in training or after it."""
         for layer in self.taken:
+            self._patches.undo_of(layer)
             vars(layer).pop(self._counter, None)
         self.taken = ()
-        self._unseen = False
 
     def __getstate__(self) -> dict[str, Any]:
         # nor must a copy carry the original's layers along

@@ -1,5 +1,6 @@
 """The base of techniques that compute the training's cross-entropy in another way."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -8,13 +9,13 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_dlopt.core.cross_entropy import CatchCrossEntropy
-from lightning_dlopt.core.patching import LOSS
+from lightning_dlopt.core.cross_entropy import OF_CLASSES, CatchCrossEntropy
+from lightning_dlopt.core.patching import LOSS, PatchedMethod
 from lightning_dlopt.core.technique import Technique
 
 
 class LossTechnique(Technique, ABC):
-    """Replaces the cross-entropy that a module computes in its ``training_step``.
+    """Replaces the cross-entropies that a module computes in its ``training_step``.
 
     The module sees its own batch with its own labels; only the value of the loss changes, where
     it is computed, and with it what the module logs of it. Validation, also one that calls
@@ -22,7 +23,16 @@ class LossTechnique(Technique, ABC):
     them replaced, so its own weights for them stay in force.
 
     A module whose first training step computes none that can be caught is refused before its
-    first optimizer step: another loss, or one inside what ``torch.compile`` compiled.
+    first optimizer step: another loss, one inside what ``torch.compile`` compiled, or one of the
+    others that :class:`CatchCrossEntropy` can't see. If a step computes such a loss **and** a
+    cross-entropy that is seen (an auxiliary one, say), only the latter is replaced. That is what
+    is wanted of a sum such as cross-entropy and ``mse_loss``, and nothing is said; if the loss
+    besides is one that learns classes, too (``binary_cross_entropy`` with or without logits,
+    ``linear_cross_entropy``, ``multi_margin_loss``), there is a warning. A loss that is written out
+    by hand, compiled or scripted can't be told from the rest of the network, so of that there is
+    none: compile the network without its loss.
+
+    A module that sets its ``training_step`` to another method between batches is followed.
 
     Several such techniques train together in any order of the callbacks: each asks the next one
     around it for the cross-entropy, and the levels of :mod:`.patching` say who is around whom.
@@ -30,6 +40,8 @@ class LossTechnique(Technique, ABC):
 
     _catcher: CatchCrossEntropy | None = None
     _has_caught = False
+    _has_run = False
+    _has_warned = False
 
     @abstractmethod
     def neutral(self) -> str | None:
@@ -46,7 +58,7 @@ class LossTechnique(Technique, ABC):
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go around the training step, unless the arguments are neutral."""
-        self._catcher, self._has_caught = None, False
+        self._catcher, self._has_caught, self._has_warned = None, False, False
         why = self.neutral()
         if why is not None:
             self.warn_no_effect(why)
@@ -67,6 +79,7 @@ class LossTechnique(Technique, ABC):
             def step(*args: Any, **kwargs: Any) -> Any:
                 if not trainer.training:
                     return training_step(*args, **kwargs)
+                self._has_run = True
                 self.look_at(batch_of(args, kwargs))
                 catcher.restart()
                 with catcher:
@@ -75,6 +88,13 @@ class LossTechnique(Technique, ABC):
             return step
 
         self.patch(pl_module, "training_step", wrap, level=LOSS)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Look out for the training step."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        self._has_run = False
 
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
@@ -92,7 +112,16 @@ class LossTechnique(Technique, ABC):
 
     def require_caught(self, pl_module: LightningModule) -> None:
         """Raise a TechniqueError if the first training step has computed no cross-entropy."""
-        if self._has_caught or self._catcher is None:
+        if self._catcher is None:
+            return
+        if not self._has_run and not self._patches.are_in_place():
+            raise self.refuse(
+                f"{type(pl_module).__name__}.training_step was set to another method when the "
+                "batch had begun, so its loss wasn't caught: set it in on_train_epoch_start"
+            )
+        if self._catcher.passed and self._catcher.caught:
+            self._tell_of_others(pl_module, self._catcher.passed & OF_CLASSES)
+        if self._has_caught:
             return
         if not self._catcher.caught:
             passed = ", ".join(sorted(self._catcher.passed))
@@ -104,6 +133,16 @@ class LossTechnique(Technique, ABC):
                 "than the whole module"
             )
         self._has_caught = True
+
+    def _tell_of_others(self, pl_module: LightningModule, others: set[str]) -> None:
+        if others and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"{self!r} works on the cross-entropy that {type(pl_module).__name__}."
+                f"training_step computes, and not on its {', '.join(sorted(others))}: if that is "
+                "the loss that matters, only another one is changed",
+                stacklevel=2,
+            )
 
     def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop what is only needed while training."""
@@ -119,7 +158,8 @@ def is_compiled(function: Any) -> bool:
         # there is no public way to ask; where this fails, the first step finds no loss and refuses
         if hasattr(function, "_torchdynamo_orig_callable"):
             return True
-        function = getattr(function, "__wrapped__", None)
+        beneath = "original" if isinstance(function, PatchedMethod) else "__wrapped__"
+        function = getattr(function, beneath, None)
     return False
 
 

@@ -39,6 +39,7 @@ class PatchedMethod:
     ) -> None:
         self.owner = owner
         self.name = name
+        self.wrap = wrap
         self.level = level
         # the CLI and torch.compile leave methods in the instance: those come back, too
         self.before = vars(owner).get(name, _ABSENT)
@@ -53,6 +54,9 @@ class PatchedMethod:
         inherited = getattr(LightningModule, name, None)
         if getattr(self.original, "__func__", self.original) is not inherited:
             update_wrapper(self, self.original, updated=())
+            # it goes one level deep to see a hook's arguments, so that level must be the one that
+            # it sees without this patch, beneath a decorator or another patch
+            vars(self)["__wrapped__"] = getattr(self.original, "__wrapped__", self.original)
 
     def _call_original(self) -> Callable[..., Any]:
         # looked up at every call: a patch of a lower level may come in between
@@ -88,6 +92,22 @@ class PatchedMethod:
         if self.before is not _ABSENT:
             return _itself, (self.before,)
         return getattr, (self.owner, self.name)
+
+    def is_in_place(self) -> bool:
+        """Return whether a call of the owner's method still comes here."""
+        current = vars(self.owner).get(self.name, _ABSENT)
+        while isinstance(current, PatchedMethod):
+            if current is self:
+                return True
+            current = current.before
+        return False
+
+    def again(self) -> "PatchedMethod":
+        """Patch what stands there by now; this one only passes calls on, if it still gets any."""
+        self.replacement = self._call_original()
+        patched = PatchedMethod(self.owner, self.name, self.wrap, self.level)
+        patched.put()
+        return patched
 
     def undo(self) -> None:
         """Put back what stood there before, also from under a patch that came later."""
@@ -148,6 +168,25 @@ class Patches:
         patched = PatchedMethod(owner, name, wrap, level)
         patched.put()
         self._patched.append(patched)
+
+    def follow(self, owner: Any, name: str) -> None:
+        """Patch the method again if ``owner.name`` was set to another one since.
+
+        That one stays when patches are undone.
+        """
+        for index, patched in enumerate(self._patched):
+            if patched.owner is owner and patched.name == name and not patched.is_in_place():
+                self._patched[index] = patched.again()
+
+    def are_in_place(self) -> bool:
+        """Return whether no method was set to another one since it was patched."""
+        return all(patched.is_in_place() for patched in self._patched)
+
+    def undo_of(self, owner: Any) -> None:
+        """Put back the methods of one object."""
+        for patched in [patched for patched in self._patched if patched.owner is owner]:
+            self._patched.remove(patched)
+            patched.undo()
 
     def undo(self) -> None:
         """Put every method back; techniques may be undone in any order, and twice."""

@@ -125,6 +125,12 @@ class Technique(Callback):
         self._patches.undo()
         self.prepare(trainer, pl_module)
 
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Follow a module that has set its ``training_step`` to another method since."""
+        self._patches.follow(pl_module, "training_step")
+
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that this batch has gradients."""
         note_backward(trainer)

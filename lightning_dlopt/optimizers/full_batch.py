@@ -145,6 +145,7 @@ class FullBatch(Technique):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Count the samples."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         try:
             samples = 1 if self.reduction == "sum" else count_samples(batch, self.input_key)
         except ArgumentError as error:

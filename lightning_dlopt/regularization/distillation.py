@@ -17,7 +17,7 @@ from lightning_dlopt.core.cross_entropy import (
     log_probabilities,
     reduce_like_cross_entropy,
 )
-from lightning_dlopt.core.errors import ArgumentTypeError, CheckpointError
+from lightning_dlopt.core.errors import ArgumentTypeError, CheckpointError, TechniqueError, one_line
 from lightning_dlopt.core.load_weights import load_weights
 from lightning_dlopt.core.loss_technique import LossTechnique
 
@@ -50,7 +50,8 @@ class Distillation(LossTechnique):
     The loss is ``(1 - weight) · CE + weight · T² · KL(teacher_T ‖ student_T)``, both distributions
     softened by the temperature T. The student's logits are those that the module gives to its
     cross-entropy; the teacher gets the batch's input as the training step gets it, augmented or
-    mixed, in the same precision. The divergence is reduced as the module reduces its
+    mixed, in the same precision; what the step itself does to it (a normalization), the teacher
+    must do, too. The divergence is reduced as the module reduces its
     cross-entropy: targets of ``ignore_index`` don't count (class weights change the CE only).
 
     The teacher is copied; the copy is moved to the module's device, in eval mode and without
@@ -63,8 +64,9 @@ class Distillation(LossTechnique):
 
     Args:
         teacher: maps the input to logits, as a tensor or as the ``logits`` of what it returns, in
-            the shape of the student's. Where the student's are ``(N, C)``, a teacher's
-            ``(…, C)`` with N predictions in the same order will do.
+            the shape and layout of the student's: ``(N, T, C)`` is taken for ``(N, C, T)`` if T
+            is C, which no shape can tell. Where the student's are ``(N, C)``, a teacher's
+            ``(…, C)``, the classes last, with N predictions in the same order will do.
         temperature: T, in (0, inf).
         weight: share of the teacher in the loss, in [0, 1]. At 0 the teacher isn't run.
         input_key: where the input is in a batch, a position or a name; by default the first item
@@ -76,8 +78,9 @@ class Distillation(LossTechnique):
 
     Raises:
         CheckpointError: before training, if the file can't be read or doesn't fit the teacher.
-        TechniqueError: in the first step, if the module computes no cross-entropy (see
-            :class:`LossTechnique`), the batch's input isn't found, or the logits' shapes differ.
+        TechniqueError: before training, if the teacher can't be copied; in the first step, if the
+            module computes no cross-entropy (see :class:`LossTechnique`), the batch's input isn't
+            found, the teacher fails on it, or the logits' shapes differ.
 
     The checkpoint keeps the arguments, of the teacher its class.
 
@@ -113,7 +116,8 @@ checkpoint='teacher.ckpt')
                 f"Distillation: checkpoint_prefix={checkpoint_prefix!r} must be a string"
             )
         self._running: nn.Module | None = None
-        self._batch: Any = None
+        self._has_answered = False
+        self._input: Tensor | TechniqueError | None = None
         self._teacher_logits: Tensor | None = None
 
     def neutral(self) -> str | None:
@@ -122,7 +126,16 @@ checkpoint='teacher.ckpt')
 
     def patch_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Load the teacher, and go around the training step."""
-        teacher = copy.deepcopy(self.teacher).requires_grad_(False).eval()
+        try:
+            teacher = copy.deepcopy(self.teacher)
+        except Exception as error:
+            raise self.refuse(
+                f"the teacher can't be copied ({one_line(error)}); one with the old "
+                "torch.nn.utils.weight_norm or spectral_norm can be after remove_weight_norm or "
+                "remove_spectral_norm, or with those of torch.nn.utils.parametrizations"
+            ) from error
+        teacher.requires_grad_(False).eval()
+        self._has_answered = False
         if self.checkpoint is not None:
             try:
                 load_weights(teacher, self.checkpoint, self.checkpoint_prefix)
@@ -137,8 +150,15 @@ checkpoint='teacher.ckpt')
             self._running.to(trainer.strategy.root_device)
 
     def look_at(self, batch: Any) -> None:
-        """Keep the batch for the moment when the loss is computed."""
-        self._batch, self._teacher_logits = batch, None
+        """Keep the batch's input for the moment when the loss is computed."""
+        self._input = self._teacher_logits = None
+        try:
+            inputs = get_tensor(batch, "input", self.input_key, repr(self))
+        except TechniqueError as error:
+            self._input = error  # matters only if the step computes a cross-entropy
+        else:
+            # the step may write to it, or take it out of the batch; and so may the teacher
+            self._input = inputs.detach().clone()
 
     def replace(self, logits: Tensor, target: Tensor, **options: Any) -> Tensor:
         """Return the weighted sum of the cross-entropy and the divergence from the teacher."""
@@ -153,20 +173,33 @@ checkpoint='teacher.ckpt')
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Let go of the batch."""
-        self.look_at(None)
+        """Let go of what belongs to the batch."""
+        self._input = self._teacher_logits = None
 
     def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Drop the teacher's copy and the last batch."""
+        """Drop the teacher's copy and what belongs to the last batch."""
         super().let_go(trainer, pl_module)
-        self._running = None
-        self.look_at(None)
+        self._running = self._input = self._teacher_logits = None
 
     def _ask_teacher(self) -> Tensor:
-        inputs = get_tensor(self._batch, "input", self.input_key, repr(self))
+        if isinstance(self._input, TechniqueError):
+            raise self._input
+        inputs, self._input = self._input, None
         assert self._running is not None
+        assert inputs is not None
         with torch.no_grad():
-            output = self._running(inputs)
+            try:
+                output = self._running(inputs)
+            except torch.OutOfMemoryError:
+                raise
+            except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+                if self._has_answered:
+                    raise
+                raise self.refuse(
+                    f"the teacher fails on the batch's input, of shape {tuple(inputs.shape)} and "
+                    f"{inputs.dtype}: {one_line(error)}"
+                ) from error
+        self._has_answered = True
         if isinstance(output, Mapping):
             output = output.get("logits")
         logits = getattr(output, "logits", output)
@@ -190,7 +223,7 @@ checkpoint='teacher.ckpt')
         return teacher
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {"_running": None, "_batch": None, "_teacher_logits": None}
+        kept = {"_running": None, "_input": None, "_teacher_logits": None}
         return {**super().__getstate__(), **kept}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Distillation":

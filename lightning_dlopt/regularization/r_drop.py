@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.nn import functional
 
+from lightning_dlopt.core.batch_copy import copied
 from lightning_dlopt.core.checks import check_number
 from lightning_dlopt.core.cross_entropy import (
     CatchCrossEntropy,
@@ -17,8 +18,10 @@ from lightning_dlopt.core.cross_entropy import (
     reduce_like_cross_entropy,
 )
 from lightning_dlopt.core.extra_pass import extra_pass
+from lightning_dlopt.core.layer_technique import LayerTechnique
 from lightning_dlopt.core.loss_technique import LossTechnique
 from lightning_dlopt.core.patching import RERUN
+from lightning_dlopt.core.technique import techniques_of
 
 
 def symmetric_kl(logits: Tensor, others: Tensor) -> Tensor:
@@ -53,7 +56,7 @@ class RDrop(LossTechnique):
     the module's ordinary one: it draws from the global generators, which end where they would
     without R-Drop, and its logs, BatchNorm statistics and torchmetrics count. The second draws
     its masks from a seed of its own and leaves no trace of that kind; what ``training_step`` counts
-    in plain attributes, it counts twice.
+    in plain attributes, it counts twice. It gets a copy of the batch as it was before the first.
 
     Source: X. Liang, L. Wu, J. Li, Y. Wang, Q. Meng, T. Qin, W. Chen, M. Zhang, T.-Y. Liu, R-Drop:
     Regularized Dropout for Neural Networks, 2021, arXiv:2106.14448. Its equation adds the two
@@ -70,7 +73,8 @@ class RDrop(LossTechnique):
             :class:`LossTechnique`); later, if the two passes compute it at different places.
 
     Warns:
-        NoEffectWarning: if the two passes of the first batch give the same logits.
+        NoEffectWarning: if the two passes of the first batch give the same logits; not besides a
+            technique that sets dropout rates, which may rise from 0.
 
     The checkpoint keeps the arguments.
 
@@ -128,7 +132,10 @@ class RDrop(LossTechnique):
             def step(*args: Any, **kwargs: Any) -> Any:
                 if not trainer.training:
                     return training_step(*args, **kwargs)
+                self._has_run = True
                 catcher.restart()
+                # the first pass may normalize the batch, or take things out of it
+                again_args, again_kwargs = copied((args, kwargs), tensors=True)
                 try:
                     output = run(*args, **kwargs)
                     if loss_of(output) is None:
@@ -139,8 +146,8 @@ class RDrop(LossTechnique):
                     self._second = []
                     seed = self.generator(trainer).initial_seed()
                     with extra_pass(pl_module, seed, trainer.strategy.root_device):
-                        again = run(*args, **kwargs)
-                    return self._mean(output, again)
+                        again = run(*again_args, **again_kwargs)
+                    return self._mean(trainer, output, again)
                 finally:
                     self._first, self._second = [], None
 
@@ -148,13 +155,16 @@ class RDrop(LossTechnique):
 
         self.patch(pl_module, "training_step", wrap, level=RERUN)
 
-    def _mean(self, output: Any, again: Any) -> Any:
+    def _mean(self, trainer: Trainer, output: Any, again: Any) -> Any:
         first, second = loss_of(output), loss_of(again)
         if first is None or second is None or len(self._first) != len(self._second or []):
             raise self._differ()
         if not self._has_compared:
-            self._has_compared = True
-            if all(map(torch.equal, self._first, self._second or [])):
+            differs = not all(map(torch.equal, self._first, self._second or []))
+            # a technique that draws in layers may begin with a rate of 0
+            others = any(isinstance(other, LayerTechnique) for other in techniques_of(trainer))
+            self._has_compared = differs or not others
+            if not differs and not others:
                 self.warn_no_effect(
                     "both passes of a batch give the same logits: the module has no dropout"
                 )

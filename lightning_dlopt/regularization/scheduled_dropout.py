@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from lightning_dlopt.core.checks import check_number
-from lightning_dlopt.core.errors import ArgumentError
+from lightning_dlopt.core.errors import ArgumentError, UserError
 from lightning_dlopt.core.layer_technique import LayerTechnique, noise
 from lightning_dlopt.core.named_modules import check_target, listing, named_parts, select_modules
 from lightning_dlopt.core.run_length import RunLength
@@ -114,7 +114,7 @@ class ScheduledDropout(LayerTechnique):
     was drawn. A subclass with a ``forward`` of its own, ``nn.MultiheadAttention`` and recurrent
     layers get the rate only, and go on drawing from the global generator; the latter two only if
     their own rate isn't 0. Calls of ``torch.nn.functional.dropout`` with a rate of their own can't
-    be seen and stay as they are.
+    be seen and stay as they are. The layers are looked up again when an epoch begins.
 
     Under manual optimization a batch counts as a step. In a ``torch.compile``d network the compiled
     graph breaks at every driven layer, which may cost much of what compiling gains.
@@ -130,8 +130,11 @@ class ScheduledDropout(LayerTechnique):
             pattern matches no module.
         ArgumentTypeError: if an argument has another type.
         ConflictError: if another ``ScheduledDropout`` drives the same layer.
-        TechniqueError: before the first step: if there is no dropout layer, a pattern matches none,
-            or none is called.
+        TechniqueError: before the first step: if there is no dropout layer, or a pattern matches
+            none.
+
+    Warns:
+        NoEffectWarning: at the end of the first epoch, if no layer was called in it.
 
     If both ends are what every driven layer has anyway, nothing is done. The checkpoint keeps the
     arguments only; after training the layers have their own rates back.
@@ -154,11 +157,23 @@ class ScheduledDropout(LayerTechnique):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the layers, which are all there now, and let them draw from this technique."""
         layers = self._layers(pl_module)
-        rates = [(layer, _rate_name(layer)) for _, layer in layers]
-        own = [(layer, name, getattr(layer, name)) for layer, name in rates]
+        own = self._rates_of(layers)
         if all(self.start == self.end == rate for _, _, rate in own):
             self.warn_no_effect(f"every dropout layer has a rate of {self.end} already")
             return
+        self._drive(trainer, layers, own)
+
+    def _rates_of(self, layers: list[tuple[str, nn.Module]]) -> list[tuple[nn.Module, str, float]]:
+        known = {id(layer): rate for layer, _, rate in self._own_rates}
+        named = [(layer, _rate_name(layer)) for _, layer in layers]
+        return [(each, name, known.get(id(each), getattr(each, name))) for each, name in named]
+
+    def _drive(
+        self,
+        trainer: Trainer,
+        layers: list[tuple[str, nn.Module]],
+        own: list[tuple[nn.Module, str, float]],
+    ) -> None:
         drawing = [(name, layer) for name, layer in layers if _kind(layer) is not None]
 
         def change(index: int, x: Tensor) -> Tensor:
@@ -167,6 +182,23 @@ class ScheduledDropout(LayerTechnique):
 
         self.take(trainer, drawing, change, stands_in=lambda _: True)
         self._own_rates = own
+
+    def _look_again(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on with the layers that the module has now, if it has replaced some."""
+        try:
+            layers = self._layers(pl_module)
+        except UserError:  # none is left, or none of those that were asked for
+            layers = []
+        now = {id(layer) for _, layer in layers}
+        if now == {id(layer) for layer, _, _ in self._own_rates}:
+            return
+        own, before, unseen = self._rates_of(layers), self._own_rates, self._unseen
+        self.let_go_of_layers()
+        self._drive(trainer, layers, own)
+        self._unseen = unseen  # that was told of, or wasn't the case
+        for layer, name, rate in before:
+            if id(layer) not in now:
+                setattr(layer, name, rate)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Resolve the span now that the length of the run is known."""
@@ -187,6 +219,8 @@ class ScheduledDropout(LayerTechnique):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Set the rate of the step that this batch belongs to."""
+        if self._own_rates and batch_idx == 0:
+            self._look_again(trainer, pl_module)
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if self._own_rates:
             manual = not pl_module.automatic_optimization
@@ -206,7 +240,12 @@ class ScheduledDropout(LayerTechnique):
         super().let_go(trainer, pl_module)
 
     def _layers(self, pl_module: LightningModule) -> list[tuple[str, nn.Module]]:
-        known = [(name, layer) for name, layer in named_parts(pl_module) if _has_rate(layer)]
+        driven = {id(layer) for layer, _, _ in self._own_rates}  # whose rate may be 0 at present
+        known = [
+            (name, layer)
+            for name, layer in named_parts(pl_module)
+            if _has_rate(layer) or id(layer) in driven
+        ]
         if not known:
             raise self.refuse(
                 f"{type(pl_module).__name__} has no dropout layer (calls of "

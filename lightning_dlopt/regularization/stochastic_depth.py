@@ -93,8 +93,11 @@ class StochasticDepth(LayerTechnique):
         ArgumentError: if an argument is out of range, or a pattern matches no module.
         ArgumentTypeError: if an argument has another type.
         ConflictError: if another ``StochasticDepth`` works on the same module.
-        TechniqueError: before the first step: if ``"auto"`` finds no branch, a branch's output is
-            no tensor, or no branch is called.
+        TechniqueError: before the first step: if ``"auto"`` finds no branch, or a branch's output
+            is no tensor.
+
+    Warns:
+        NoEffectWarning: at the end of the first epoch, if no branch was called in it.
 
     The checkpoint keeps the arguments only.
 

@@ -142,6 +142,30 @@ def test_a_compiled_network_is_compiled_once() -> None:
     assert frames <= 2  # once with the catcher around it, once without
 
 
+def loss_of(logits: Tensor, target: Tensor) -> Tensor:
+    return functional.cross_entropy(logits, target)
+
+
+def by_hand(logits: Tensor, target: Tensor) -> Tensor:
+    return -logits.log_softmax(1).gather(1, target[:, None]).mean()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.jit.script(loss_of),
+        lambda: torch.compile(loss_of, backend="aot_eager"),
+        lambda: by_hand,
+    ],
+)
+def test_what_cannot_be_seen(make: Any) -> None:
+    loss = make()
+    with CatchCrossEntropy(smoothed) as catcher:
+        value = loss(LOGITS, HARD)
+    assert catcher.caught == 0
+    torch.testing.assert_close(value, functional.cross_entropy(LOGITS, HARD))
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("shape", [(5, 3), (3,), (2, 3, 4), (2, 3, 4, 5)])
 @pytest.mark.parametrize("soft", [False, True])

@@ -1,5 +1,6 @@
 """Draws of single layers: which calls draw alike, and which don't."""
 
+import warnings
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 
-from lightning_dlopt.core import TechniqueError
+from lightning_dlopt.core import NoEffectWarning, TechniqueError
 from lightning_dlopt.core.layer_technique import LayerTechnique, in_backward_pass, noise
 from tests.quiet import QUIET
 
@@ -75,6 +76,21 @@ def test_layers_batches_and_micro_batches_draw_apart() -> None:
         drawn, _ = run(once, batches=4, accumulate_grad_batches=accumulation)
         assert len(drawn) == 8
         assert all_differ(drawn)
+
+
+@pytest.mark.parametrize("first", [0, 2])
+def test_a_layer_may_be_called_in_later_batches_only(first: int) -> None:
+    batches = iter(range(4))
+
+    def later(module: Any) -> Tensor:
+        return once(module) if next(batches) >= first else module.weight.sum()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NoEffectWarning)
+        drawn, _ = run(later, batches=4)
+    assert len(drawn) == 2 * (4 - first)
+    with pytest.warns(NoEffectWarning, match="in its first epoch .* none of the layers.*: a, b"):
+        run(lambda module: module.weight.sum(), batches=2)
 
 
 def test_calls_of_one_layer_draw_apart() -> None:

@@ -1,3 +1,5 @@
+import re
+import warnings
 from typing import Any
 
 import pytest
@@ -7,7 +9,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lightning_dlopt.core import TechniqueError
+from lightning_dlopt.core import Patches, TechniqueError
 from lightning_dlopt.core.loss_technique import LossTechnique, batch_of, is_compiled
 from lightning_dlopt.data import TensorLoader
 from tests.quiet import QUIET
@@ -73,6 +75,12 @@ def test_a_compiled_module_is_found() -> None:
     compiled = torch.compile(Module(), backend="eager")
     with pytest.raises(TechniqueError, match=r"Triple.*Module is compiled as a whole.*network"):
         fit(compiled, [Triple()])
+    patched, patches = Module(), Patches()
+    patched.training_step = torch.compile(patched.training_step, backend="eager")  # type: ignore[method-assign]
+    for _ in range(2):
+        patches.patch(patched, "training_step", lambda step: step)
+        assert is_compiled(patched.training_step)
+        patches = Patches()
 
     def outer(step: Any) -> Any:
         def inner(*args: Any) -> Any:
@@ -111,6 +119,69 @@ def test_a_later_batch_may_have_another_loss() -> None:
     fit(Alternates(), [Triple()])
     with pytest.raises(TechniqueError, match="no cross-entropy"):
         fit(Squares(), [Triple()])
+
+
+class Sums(Module):
+    """Adds another loss to its cross-entropy."""
+
+    def __init__(self, other: Any) -> None:
+        super().__init__()
+        self.other = other
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        x, y = batch
+        other = self.other(self.net(x), functional.one_hot(y, 3).float())
+        return other + super().training_step(batch, batch_idx)
+
+
+def test_another_loss_of_classes_besides_is_told_of_once() -> None:
+    def without_gradient(logits: Tensor, y: Tensor) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(logits.detach(), y)
+
+    told = "Triple.*not on its binary_cross_entropy_with_logits"
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        fit(Sums(functional.binary_cross_entropy_with_logits), [Triple()])
+        assert len([w for w in seen if re.match(told, str(w.message))]) == 1
+        for other in (functional.mse_loss, without_gradient):
+            seen.clear()
+            fit(Sums(other), [Triple()])
+            assert not [w for w in seen if "Triple" in str(w.message)]
+
+
+class Swaps(Module):
+    """Sets its training step in a hook, as curricula do."""
+
+    def __init__(self, hook: str, factor: float = 1.0) -> None:
+        super().__init__(factor)
+        setattr(self, hook, self.swap)
+
+    def swap(self, *args: Any) -> None:
+        if self.current_epoch == 1:
+            self.training_step = self.other  # type: ignore[method-assign]
+
+    def other(self, batch: Any, batch_idx: int) -> Any:
+        return self.factor * functional.cross_entropy(2 * self.net(batch[0]), batch[1])
+
+
+@pytest.mark.parametrize("hook", ["on_train_epoch_start", "on_train_batch_end"])
+def test_a_training_step_that_is_set_anew_is_followed(hook: str) -> None:
+    got, expected = fit(Swaps(hook), [Triple()]), fit(Swaps(hook, 3.0))
+    torch.testing.assert_close(got.net.weight, expected.net.weight)
+    assert vars(got)["training_step"] == got.other
+
+
+def test_a_training_step_that_is_set_within_a_batch() -> None:
+    with pytest.raises(TechniqueError, match=r"Swaps\.training_step was set to another method"):
+        fit(Swaps("on_train_batch_start"), [Triple()])
+
+    class FromWithin(Swaps):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            self.swap()
+            return super().training_step(batch, batch_idx)
+
+    got, expected = fit(FromWithin("-"), [Triple()]), fit(FromWithin("-", 3.0))
+    torch.testing.assert_close(got.net.weight, expected.net.weight)
 
 
 def test_the_same_technique_serves_a_second_fit() -> None:

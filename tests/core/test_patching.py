@@ -1,15 +1,19 @@
 import copy
+import functools
 import pickle
 from itertools import permutations
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 
 from lightning_dlopt.core import Patches, TechniqueError
 from lightning_dlopt.core.patching import BATCH, LOSS, OUTERMOST, RERUN
+from tests.quiet import QUIET
 
 
 class Counter:
@@ -110,6 +114,65 @@ def test_lightning_sees_which_hooks_are_overridden() -> None:
     assert module.training_step.__name__ == "training_step"
     patches.undo()
     assert not is_overridden("on_train_epoch_start", module)
+
+
+def test_a_method_that_was_set_anew_is_patched_again() -> None:
+    counter, outer, inner = Counter(), Patches(), Patches()
+    outer.patch(counter, "get", plus(1))
+    inner.patch(counter, "get", plus(10), LOSS)
+    assert outer.are_in_place()
+    assert inner.are_in_place()
+    old = counter.get
+    new = lambda: 700 + old()  # noqa: E731 - as who keeps the old one and calls it
+    counter.get = new  # type: ignore[method-assign]
+    assert not outer.are_in_place()
+    assert not inner.are_in_place()
+    for _ in range(2):
+        outer.follow(counter, "get")
+        inner.follow(counter, "get")
+        assert counter.get() == 712
+    outer.follow(Counter(), "get")
+    outer.undo()
+    assert counter.get() == 711
+    inner.undo()
+    assert counter.get is new
+    assert counter.get() == 701
+
+
+def decorated(step: Any) -> Any:
+    @functools.wraps(step)
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        return step(*args, **kwargs)
+
+    return inner
+
+
+class TakesTheIndex(BoringModel):
+    pass
+
+
+class TakesTheBatch(BoringModel):
+    def training_step(self, batch: Any) -> Any:  # type: ignore[override]
+        return super().training_step(batch, 0)
+
+
+class IsDecorated(BoringModel):
+    @decorated
+    def training_step(self, batch: Any) -> Any:
+        return super().training_step(batch, 0)
+
+
+@pytest.mark.parametrize("kind", [TakesTheIndex, TakesTheBatch, IsDecorated])
+def test_lightning_sees_the_same_arguments(kind: type[BoringModel]) -> None:
+    module, patches = kind(), [Patches(), Patches()]
+    takes_index = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
+    assert takes_index == (kind is TakesTheIndex)
+    for one in patches:
+        one.patch(module, "training_step", lambda original: lambda *args: original(*args))
+        seen = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
+        assert seen == takes_index
+        assert is_overridden("training_step", module)
+    Trainer(**QUIET, fast_dev_run=True).fit(module)
 
 
 def test_arguments_and_results_pass_through() -> None:

@@ -193,6 +193,7 @@ def test_what_a_teacher_may_return(form: Any) -> None:
         (lambda y: y.T[None], r"the shape \(1, 3, 8\)"),
         (lambda y: (y, y), "must return logits.*not a tuple"),
         (lambda y: {"scores": y}, "must return logits.*not a NoneType"),
+        (lambda y: y @ y, r"fails on the batch's input, of shape \(8, 6\) and torch.float32: mat"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_the_first_step(form: Any, message: str) -> None:
@@ -201,6 +202,22 @@ def test_what_does_not_fit_is_refused_before_the_first_step(form: Any, message: 
     with pytest.raises(TechniqueError, match=rf"(?s)Distillation.*{message}"):
         fit(module, [Distillation(Returns(form), 2.0, 0.5)])
     assert all(map(torch.equal, before, module.net.parameters()))
+
+
+def test_an_error_of_a_teacher_that_has_answered_is_its_own() -> None:
+    answers = iter([lambda y: y, lambda y: y @ y])
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        fit(Stranger(), [Distillation(Returns(lambda y: next(answers)(y)), 2.0, 0.5)])
+
+
+def test_a_teacher_that_cannot_be_copied() -> None:
+    with pytest.warns(FutureWarning):
+        guide = nn.utils.weight_norm(nn.Linear(FEATURES, CLASSES))
+    guide(torch.zeros(1, FEATURES))
+    with pytest.raises(TechniqueError, match=r"teacher can't be copied.*remove_weight_norm"):
+        fit(Stranger(), [Distillation(guide, 2.0, 0.5)])
+    nn.utils.remove_weight_norm(guide)
+    fit(Stranger(), [Distillation(guide, 2.0, 0.5)])
 
 
 class Dtype(nn.Module):

@@ -1,5 +1,6 @@
 """The techniques that change the cross-entropy, several of them in one run."""
 
+import warnings
 from itertools import permutations
 from typing import Any
 
@@ -8,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lightning_dlopt import Distillation, LabelSmoothing, RDrop
-from lightning_dlopt.core import Technique
+from lightning_dlopt import Distillation, LabelSmoothing, RDrop, ScheduledDropout
+from lightning_dlopt.core import NoEffectWarning, Technique
 from lightning_dlopt.core.batch import replace_fields
 from lightning_dlopt.core.patching import BATCH
 from tests.regularization.conftest import (
@@ -146,3 +147,11 @@ def test_a_step_may_be_run_twice_from_outside(name: str, first: bool) -> None:
         fit(module, pair if first else pair[::-1])
         modules.append(module.net)
     assert_equal_weights(*modules)
+
+
+def test_dropout_that_rises_from_0_is_no_reason_to_warn() -> None:
+    technique = RDrop(1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NoEffectWarning)
+        fit(Stranger(dropout=0.5), [technique, ScheduledDropout(0.0, 0.5, 4)])
+    assert technique._has_compared
