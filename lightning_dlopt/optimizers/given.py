@@ -65,10 +65,30 @@ def can_fuse(make: MakesOptimizer, parameters: Sequence[nn.Parameter]) -> bool:
     chosen = sample(make).defaults
     if chosen.get("fused") is not None or chosen.get("foreach") is not None:
         return False
+    if chosen.get("momentum") and chosen.get("dampening"):
+        return False  # a first gradient is not dampened, which no buffer of zeros can stand for
     if any(type(parameter) is not nn.Parameter for parameter in parameters):
         return False  # sharded, or not there yet
     kinds = {(p.device, p.dtype) for p in parameters}
     return all(_steps_fused(make, device, dtype) for device, dtype in kinds)
+
+
+def fill_momentum_buffers(optimizer: Optimizer, *_: Any) -> None:
+    """Give each parameter of a fused SGD its momentum buffer, as a hook before its steps.
+
+    torch's fused form fails if some parameters have a buffer and others don't, as after a first
+    gradient that comes later than the others'. A buffer of zeros is the same as none: it makes
+    ``momentum * 0 + gradient`` of the first gradient.
+    """
+    for group in optimizer.param_groups:
+        if not group["fused"] or not group["momentum"] or group["dampening"]:
+            continue
+        for parameter in group["params"]:
+            # what the closure of this step gives a gradient isn't known yet
+            if parameter.requires_grad or parameter.grad is not None:
+                state = optimizer.state[parameter]
+                if state.get("momentum_buffer") is None:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _steps_fused(make: MakesOptimizer, device: torch.device, dtype: torch.dtype) -> bool:

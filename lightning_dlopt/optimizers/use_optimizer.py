@@ -39,6 +39,7 @@ from lightning_dlopt.optimizers.groups import (
     check_no_decay,
     hidden_matrices,
     layer_numbers,
+    sparse_embeddings,
 )
 
 
@@ -57,9 +58,11 @@ class UseOptimizer(Technique):
     whose rates are written into them, and foreign classes are refused.
 
     Where torch has a fused form of the optimizer for the parameters' device and type, it is used,
-    unless ``fused`` or ``foreach`` is given, or ``optimizer`` is a function and no class. Clipping
-    and 16-bit training work with it as with the others, which is not so for a module's own
-    optimizer with ``fused=True``.
+    unless ``fused`` or ``foreach`` is given, or ``optimizer`` is a function and no class; groups
+    with an embedding made with ``sparse=True`` are left out (sparse gradients from elsewhere need
+    ``fused=False``), and so is SGD with both momentum and dampening. Clipping and 16-bit training
+    work with it as with the others, which is not so for a module's own optimizer with
+    ``fused=True``.
 
     What torch's optimizers compute, and how Keras's differ, says :mod:`lightning_dlopt.optimizers`.
 
@@ -219,7 +222,7 @@ no_decay=None)
         self._coverage.check(repr(self), pl_module, [old])
         try:
             buckets = self._sort(trainer, pl_module, old)
-            new = build(self.optimizer, buckets)
+            new = build(self.optimizer, buckets, sparse_embeddings(pl_module))
         except (BuildError, UserError) as why:
             raise self.refuse(f"{why}") from why
         try:
