@@ -14,7 +14,6 @@ from lightning_dlopt.core.errors import ArgumentError, ConflictError
 from lightning_dlopt.core.gradients import unscale_gradients
 from lightning_dlopt.core.log_interval import is_logging_step
 from lightning_dlopt.core.parameters import Selection, check_selection, select_parameters
-from lightning_dlopt.core.strategies import strategy_kind
 from lightning_dlopt.core.technique import Technique, techniques_of
 from lightning_dlopt.regularization.penalties import (
     add_elastic_net_gradient_,
@@ -22,6 +21,7 @@ from lightning_dlopt.regularization.penalties import (
     soft_threshold_,
     zero_share,
 )
+from lightning_dlopt.regularization.penalty_refusals import problem_of_group, problem_of_run
 from lightning_dlopt.regularization.penalty_run import Run, Share
 from lightning_dlopt.regularization.tensor_groups import Workspace, try_kernels
 
@@ -225,38 +225,21 @@ class Penalty(Technique, ABC):
     def check_share(self, optimizer: Optimizer, share: Share) -> None:
         """Raise a TechniqueError if it can't penalize this optimizer's parameters."""
         for group, selected in zip(optimizer.param_groups, share.groups, strict=True):
-            if selected and group.get("maximize"):
-                raise self.refuse(
-                    f"{type(optimizer).__name__} maximizes its objective (maximize=True), and "
-                    "would take a penalty for a reward: minimize the negative"
-                )
-            if selected and self.method == "proximal" and "lr" not in group:
-                raise self.refuse(
-                    f"method='proximal' thresholds by the learning rate, and "
-                    f"{type(optimizer).__name__} has none ('lr')"
-                )
+            why = problem_of_group(optimizer, group, proximal=self.method == "proximal")
+            if selected and why:
+                raise self.refuse(why)
 
     def _refuse_what_cannot_work(
         self, trainer: Trainer, pl_module: LightningModule, selected: list[Tensor]
     ) -> None:
-        if strategy_kind(trainer) == "other":
-            raise self.refuse(
-                f"{type(trainer.strategy).__name__} may flatten or hide the parameters: use one "
-                "device, DDP or ModelParallelStrategy (FSDP2)"
-            )
-        if any(not parameter.is_floating_point() for parameter in selected):
-            raise self.refuse("a selected parameter isn't real (complex numbers)")
+        proximal = self.method == "proximal"
+        why = problem_of_run(trainer, pl_module, selected, proximal=proximal)
+        if why:
+            raise self.refuse(why)
         chosen = {id(parameter) for parameter in selected}
-        for name, module in pl_module.named_modules():
-            sparse = isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse
-            if sparse and id(module.weight) in chosen and self.method != "proximal":
-                raise self.refuse(
-                    f"{name} gives sparse gradients, and the penalty's gradient is dense: make it "
-                    "with sparse=False, or name other parameters"
-                )
         for other in techniques_of(trainer):
             if (
-                self.method == "proximal"
+                proximal
                 and other is not self
                 and isinstance(other, Penalty)
                 and other.method == "proximal"

@@ -198,7 +198,7 @@ def test_other_penalties_may_stand_beside_it() -> None:
 
 def test_two_that_would_raise_the_same_decay_are_refused() -> None:
     both = [L2(0.05, ALL, "weight_decay"), L2(0.1, ["*.weight"], "weight_decay")]
-    with pytest.raises(ConflictError, match="same parameters.*sum of the strengths"):
+    with pytest.raises(ConflictError, match=r"same parameters.*sum of the strengths"):
         fit(Regression(make=groups), both)
     one = fit(Regression(make=groups), [L2(0.05, ALL, "weight_decay"), L2(0.1)])
     assert_close(one, fit(Regression(make=groups), [L2(0.05, ALL), L2(0.1)]))
