@@ -132,6 +132,7 @@ class L2(Penalty):
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._put_back()
+        super()._after_step(optimizer, args, kwargs)
 
     def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the hooks off, and put the optimizer's own decay back."""

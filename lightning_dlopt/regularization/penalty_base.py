@@ -45,6 +45,10 @@ class Penalty(Technique, ABC):
     would be in the loss; but an optimizer none of whose parameters has a gradient (because
     ``training_step`` returned None) is left alone.
 
+    Steps made past Lightning, on the bare optimizer, would not be penalized, and raise a
+    TechniqueError that names what to call instead: before the step, or, if it was given a closure,
+    after it.
+
     Logged at the Trainer's logging interval, and computed at no other step: the penalty's value at
     the weights before the step, and in the proximal form the share of weights that are exactly 0,
     under the names in the class's text. With several penalties of one class, the second's names
@@ -131,11 +135,8 @@ class Penalty(Technique, ABC):
             self.warn_no_effect(f"parameters={self.parameters!r} selects none that is trained")
         elif not any(share.parameters for share in shares):
             self.warn_no_effect("none of the selected parameters belongs to an optimizer")
-        if not self.acts_on_gradients:
-            run.hooks = [
-                optimizer.register_step_post_hook(self._after_step)
-                for optimizer in trainer.optimizers
-            ]
+        for optimizer in trainer.optimizers:
+            self._watch(run, optimizer)
 
     @torch.no_grad()
     def on_before_optimizer_step(
@@ -149,13 +150,14 @@ class Penalty(Technique, ABC):
         if is_logging_step(trainer) and run.logged_batch != trainer.fit_loop.total_batch_idx:
             run.logged_batch = trainer.fit_loop.total_batch_idx
             self._log(run, pl_module)
-        run.stepping.discard(id(optimizer))
+        self._watch(run, optimizer)  # the strategy may have got a new one
         parameters = (p for group in optimizer.param_groups for p in group["params"])
         # without any gradient there is no step to take part in
-        if not run.in_loss and any(p.grad is not None for p in parameters):
+        acts = not run.in_loss and any(p.grad is not None for p in parameters)
+        if acts:
             run.has_acted = True
             self.before_step(trainer, optimizer, share)
-            run.stepping.add(id(optimizer))
+        run.prepared[id(optimizer)] = acts
 
     def before_step(self, trainer: Trainer, optimizer: Optimizer, share: Share) -> None:
         """Do what must be done before a step that is about to be made."""
@@ -198,14 +200,40 @@ class Penalty(Technique, ABC):
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in super().__getstate__().items() if name != "_run"}
 
-    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        run = self._run
-        if run is None or id(optimizer) not in run.stepping:
+    def _watch(self, run: Run, optimizer: Optimizer) -> None:
+        """Learn of every step that the optimizer makes."""
+        if id(optimizer) in run.watched:
             return
-        run.stepping.discard(id(optimizer))
+        run.watched[id(optimizer)] = optimizer
+        run.hooks.append(optimizer.register_step_pre_hook(self._before_step))
+        run.hooks.append(optimizer.register_step_post_hook(self._after_step))
+
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        # with a closure, which may prepare it, this is told after the step
+        if kwargs.get("closure", args[1] if len(args) > 1 else None) is None:
+            self._refuse_unprepared(optimizer)
+
+    def _refuse_unprepared(self, optimizer: Optimizer) -> None:
+        run = self._run
+        share = run.shares.get(id(optimizer)) if run else None
+        if run is None or run.in_loss or id(optimizer) in run.prepared:
+            return
+        if share is None or share.parameters:
+            raise self.refuse(
+                f"{type(optimizer).__name__}.step() was called directly, past Lightning, where "
+                "nothing is penalized: in training_step, step what self.optimizers() returns (not "
+                "use_pl_optimizer=False); in optimizer_step, the optimizer that is handed in, or "
+                "call super().optimizer_step(...)"
+            )
+
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._refuse_unprepared(optimizer)
+        run = self._run
+        if run is None or not run.prepared.pop(id(optimizer), False):
+            return
         # 16-bit training tells a fused optimizer by this to skip the step
         found_inf = getattr(optimizer, "found_inf", None)
-        if found_inf is None or not bool(found_inf):
+        if self.method == "proximal" and (found_inf is None or not bool(found_inf)):
             self.after_step(optimizer, run.shares[id(optimizer)])
 
     def _share(self, run: Run, module: nn.Module, optimizer: Optimizer) -> Share:

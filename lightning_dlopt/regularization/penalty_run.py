@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from lightning_dlopt.regularization.tensor_groups import Workspace
 
@@ -32,8 +33,10 @@ class Run:
     log_suffix: str
     shares: dict[int, Share] = field(default_factory=dict)
     hooks: list[Any] = field(default_factory=list)
-    #: Optimizers whose step is under way.
-    stepping: set[int] = field(default_factory=set)
+    #: Optimizers with hooks; held, so that no number is given again.
+    watched: dict[int, Optimizer] = field(default_factory=dict)
+    #: Optimizers whose step is under way, and whether it is penalized.
+    prepared: dict[int, bool] = field(default_factory=dict)
     #: Whether it has changed a gradient or a weight.
     has_acted: bool = False
     #: Whether the module's own loss holds the penalty.
