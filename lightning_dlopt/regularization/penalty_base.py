@@ -21,7 +21,11 @@ from lightning_dlopt.regularization.penalties import (
     soft_threshold_,
     zero_share,
 )
-from lightning_dlopt.regularization.penalty_refusals import problem_of_group, problem_of_run
+from lightning_dlopt.regularization.penalty_refusals import (
+    problem_of_bare_step,
+    problem_of_group,
+    problem_of_run,
+)
 from lightning_dlopt.regularization.penalty_run import Run, Share
 from lightning_dlopt.regularization.tensor_groups import Workspace, try_kernels
 
@@ -44,6 +48,9 @@ class Penalty(Technique, ABC):
     at all. A selected parameter that has no gradient in a step is penalized as the others, as it
     would be in the loss; but an optimizer none of whose parameters has a gradient (because
     ``training_step`` returned None) is left alone.
+
+    With gradient accumulation every step takes the whole penalty, also the last one of an epoch,
+    whose window may be shorter; Lightning would give a penalty in the loss its share of it only.
 
     Steps made past Lightning, on the bare optimizer, would not be penalized, and raise a
     TechniqueError that names what to call instead: before the step, or, if it was given a closure,
@@ -135,6 +142,7 @@ class Penalty(Technique, ABC):
             self.warn_no_effect(f"parameters={self.parameters!r} selects none that is trained")
         elif not any(share.parameters for share in shares):
             self.warn_no_effect("none of the selected parameters belongs to an optimizer")
+        run.finds_some = any(share.parameters for share in shares)
         for optimizer in trainer.optimizers:
             self._watch(run, optimizer)
 
@@ -151,6 +159,9 @@ class Penalty(Technique, ABC):
             run.logged_batch = trainer.fit_loop.total_batch_idx
             self._log(run, pl_module)
         self._watch(run, optimizer)  # the strategy may have got a new one
+        if run.finds_some and not any(any(one.groups) for one in run.shares.values()):
+            run.finds_some = False
+            self.warn_no_effect("the selected parameters are all frozen (until they are thawed)")
         parameters = (p for group in optimizer.param_groups for p in group["params"])
         # without any gradient there is no step to take part in
         acts = not run.in_loss and any(p.grad is not None for p in parameters)
@@ -193,8 +204,7 @@ class Penalty(Technique, ABC):
     def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the hooks off the optimizers."""
         if self._run is not None:
-            for hook in self._run.hooks:
-                hook.remove()
+            self._run.unwatch()
         self._run = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -202,11 +212,9 @@ class Penalty(Technique, ABC):
 
     def _watch(self, run: Run, optimizer: Optimizer) -> None:
         """Learn of every step that the optimizer makes."""
-        if id(optimizer) in run.watched:
-            return
-        run.watched[id(optimizer)] = optimizer
-        run.hooks.append(optimizer.register_step_pre_hook(self._before_step))
-        run.hooks.append(optimizer.register_step_post_hook(self._after_step))
+        watched = run.watch(optimizer, self._before_step, self._after_step)
+        if not watched and not self.acts_on_gradients:
+            raise self.refuse(f"{type(optimizer).__name__} takes no step hooks")
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         # with a closure, which may prepare it, this is told after the step
@@ -219,12 +227,7 @@ class Penalty(Technique, ABC):
         if run is None or run.in_loss or id(optimizer) in run.prepared:
             return
         if share is None or share.parameters:
-            raise self.refuse(
-                f"{type(optimizer).__name__}.step() was called directly, past Lightning, where "
-                "nothing is penalized: in training_step, step what self.optimizers() returns (not "
-                "use_pl_optimizer=False); in optimizer_step, the optimizer that is handed in, or "
-                "call super().optimizer_step(...)"
-            )
+            raise self.refuse(problem_of_bare_step(optimizer))
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._refuse_unprepared(optimizer)

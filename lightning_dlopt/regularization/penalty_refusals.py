@@ -49,3 +49,13 @@ def problem_of_run(
                 "with sparse=False, or name other parameters"
             )
     return None
+
+
+def problem_of_bare_step(optimizer: Optimizer) -> str:
+    """Return what is wrong with a step that Lightning didn't see."""
+    return (
+        f"{type(optimizer).__name__}.step() was called directly, past Lightning, where nothing is "
+        "penalized: in training_step, step what self.optimizers() returns (not "
+        "use_pl_optimizer=False); in optimizer_step, the optimizer that is handed in, or call "
+        "super().optimizer_step(...)"
+    )

@@ -41,4 +41,22 @@ class Run:
     has_acted: bool = False
     #: Whether the module's own loss holds the penalty.
     in_loss: bool = False
+    #: Whether, so far, any selected parameter is trained.
+    finds_some: bool = False
     logged_batch: int = -1
+
+    def watch(self, optimizer: Optimizer, before: Any, after: Any) -> bool:
+        """Put hooks around the optimizer's steps, once, and return whether it takes any."""
+        if id(optimizer) not in self.watched:
+            self.watched[id(optimizer)] = optimizer
+            try:
+                self.hooks.append(optimizer.register_step_pre_hook(before))
+                self.hooks.append(optimizer.register_step_post_hook(after))
+            except AttributeError:  # a wrapper that isn't built as torch's optimizers
+                return False
+        return True
+
+    def unwatch(self) -> None:
+        """Take the hooks off."""
+        for hook in self.hooks:
+            hook.remove()
