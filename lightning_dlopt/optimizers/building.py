@@ -73,9 +73,10 @@ def sort_parameters(
     """
     if any(isinstance(parameter, UninitializedParameter) for parameter in module.parameters()):
         raise BuildError("the module has lazy layers: call it once before training")
-    without, scales = undecayed(module, no_decay), layer_scales(module, layer_decay)
+    held = {id(parameter) for group in old.param_groups for parameter in group["params"]}
+    without, scales = undecayed(module, no_decay), layer_scales(module, layer_decay, held)
     decays, parts = bool(defaults.get("weight_decay")), "use_muon" in defaults
-    hidden = hidden_matrices(module) if parts else set()
+    hidden = hidden_matrices(module, held) if parts else set()
     rates, own_decays = _rates(old), [bool(g.get("weight_decay")) for g in old.param_groups]
     buckets: dict[tuple[Any, ...], Bucket] = {}
     for origin, group in enumerate(old.param_groups):

@@ -70,16 +70,18 @@ class UseOptimizer(Technique):
         optimizer: builds the optimizer from parameters: a class such as ``torch.optim.SGD``, a
             ``functools.partial`` of one, a function; in YAML a ``class_path`` with ``init_args``.
         no_decay: what the optimizer's ``weight_decay`` leaves alone. ``"auto"``: biases, every
-            other tensor of fewer than two dimensions, and torch's normalization layers
-            (embeddings are decayed); or a list of name patterns (``fnmatch``) instead; or None
-            for nothing.
+            other tensor of fewer than two dimensions, weight normalization's gains, and torch's
+            normalization layers (embeddings are decayed); or a list of name patterns
+            (``fnmatch``) instead; or None for nothing.
         layer_decay: each layer nearer to the input trains at this many times the rate of the next
             one, in (0, 1]: of n layers, layer i (the first is 0) has ``lr * layer_decay ** (n - 1
             - i)``. (K. Clark and others, ELECTRA, 2020, arXiv:2003.10555; H. Bao and others,
             BEiT, 2021, arXiv:2106.08254.) A layer is a module that holds a matrix or kernel, in
-            the order of registration; norms count to the layer before them. Those papers count a
-            whole transformer block as one layer: where a block has six matrices, 0.75 there is
-            0.75 ** (1/6) here. A learning-rate schedule multiplies each of these rates.
+            the order of registration; norms count to the layer before them; what the optimizer
+            doesn't have is no layer, nor is a frozen one after the first that is trained. Those
+            papers count a whole transformer block as one layer: where a block has six matrices,
+            0.75 there is 0.75 ** (1/6) here. A learning-rate schedule multiplies each of these
+            rates.
 
     The checkpoint keeps the arguments and the optimizer's class, and a run is resumed only with
     the same: options and state of an optimizer come from the checkpoint, so others would have no
@@ -257,15 +259,15 @@ no_decay=None)
                 "FSDP2 (ModelParallelStrategy) or DDP"
                 + ("" if parts else ", or give no_decay as a list of names, or None")
             )
-        self._warn_of_idle_arguments(pl_module, decays, parts)
+        self._warn_of_idle_arguments(pl_module, set(in_optimizers([old])), decays, parts)
         return sort_parameters(pl_module, old, defaults, self.no_decay, self.layer_decay)
 
     def _warn_of_idle_arguments(
-        self, pl_module: LightningModule, decays: bool, parts: bool
+        self, pl_module: LightningModule, held: set[int], decays: bool, parts: bool
     ) -> None:
         if self.no_decay not in (None, "auto") and not decays:
             self.warn_no_effect("no_decay is given, and the optimizer has no weight decay")
-        if self.layer_decay not in (None, 1) and layer_numbers(pl_module)[1] < 2:
+        if self.layer_decay not in (None, 1) and layer_numbers(pl_module, held)[1] < 2:
             self.warn_no_effect("layer_decay is given, and the module has one layer only")
-        if parts and not hidden_matrices(pl_module):
+        if parts and not hidden_matrices(pl_module, held):
             self.warn_no_effect("the module has no hidden matrix; AdamW trains all of it")
