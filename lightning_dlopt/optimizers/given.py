@@ -14,6 +14,9 @@ from lightning_dlopt.core.plain import plain
 #: Builds an optimizer from parameters or param groups, as an optimizer's class does.
 MakesOptimizer: TypeAlias = Callable[[Iterable[Any]], Optimizer]
 
+#: What a param group holds besides options: its parameters, and which implementation works on them.
+_NOT_OPTIONS = {"params", "param_names", "fused", "foreach", "capturable", "differentiable"}
+
 
 def optimizer_class(make: Any) -> type[Optimizer] | None:
     """Return the class that ``make`` builds if it is one, or a ``partial`` of one."""
@@ -42,6 +45,36 @@ def description(make: Any) -> Any:
         if name not in signature or plain(value) != plain(signature[name].default)
     }
     return {"class_path": plain(cls), "init_args": arguments}
+
+
+def group_options(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Return each param group's options as plain data, without how they are computed.
+
+    Example:
+        >>> optimizer = torch.optim.SGD([torch.zeros(2)], lr=torch.tensor(0.5))
+        >>> group_options(optimizer)[0]["lr"]
+        0.5
+    """
+    return [
+        {
+            name: value.tolist() if isinstance(value, torch.Tensor) else plain(value)
+            for name, value in group.items()
+            if name not in _NOT_OPTIONS
+        }
+        for group in optimizer.param_groups
+    ]
+
+
+def differing_option(saved: list[dict[str, Any]], now: list[dict[str, Any]]) -> str | None:
+    """Return in words the first difference between two optimizers' options, or None."""
+    if len(saved) != len(now):
+        return f"{len(saved)} param groups, and now there are {len(now)}"
+    for index, (before, after) in enumerate(zip(saved, now, strict=True)):
+        for name in sorted(before.keys() & after.keys()):
+            if before[name] != after[name]:
+                where = f" in param group {index}" if len(now) > 1 else ""
+                return f"{name}={before[name]!r}{where}, and now it is {after[name]!r}"
+    return None
 
 
 def sample(make: MakesOptimizer) -> Optimizer:

@@ -82,7 +82,8 @@ def undecayed(module: nn.Module, no_decay: NoDecay = "auto") -> set[int]:
     """Return the ids of the parameters that weight decay leaves alone.
 
     ``"auto"`` takes biases, every other tensor of fewer than two dimensions (gains, scales),
-    weight normalization's gains, and all parameters of torch's normalization layers. Embeddings are decayed.
+    weight normalization's gains, and all parameters of torch's normalization layers. Embeddings
+    are decayed.
     """
     if no_decay is None:
         return set()

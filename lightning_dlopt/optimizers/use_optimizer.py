@@ -30,6 +30,8 @@ from lightning_dlopt.optimizers.building import (
 from lightning_dlopt.optimizers.given import (
     MakesOptimizer,
     description,
+    differing_option,
+    group_options,
     optimizer_class,
     sample,
 )
@@ -83,9 +85,13 @@ class UseOptimizer(Technique):
             0.75 there is 0.75 ** (1/6) here. A learning-rate schedule multiplies each of these
             rates.
 
-    The checkpoint keeps the arguments and the optimizer's class, and a run is resumed only with
-    the same: options and state of an optimizer come from the checkpoint, so others would have no
-    effect, or fail at the first step.
+    A module that keeps its own optimizer under a name of its own (``self.o``), to step or schedule
+    it by hand, goes on holding the one that was replaced and trains nothing: what is used is in
+    ``self.optimizers()`` and ``trainer.optimizers``.
+
+    The checkpoint keeps the arguments, the optimizer's class and the options of its param groups as
+    they were built, and a run is resumed only with the same: options and state of an optimizer
+    come from the checkpoint, so others would have no effect, or fail at the first step.
 
     Raises:
         ArgumentError: if an argument has a value outside its range; also if the optimizer refuses
@@ -129,8 +135,14 @@ no_decay=None)
                     f"UseOptimizer: optimizer={description(optimizer)}: {error}"
                 ) from error
         self._built: Optimizer | None = None
+        self._forget()
+
+    def _forget(self) -> None:
         self._built_class: str | None = None
         self._saved_class: str | None = None
+        # as built, before any schedule
+        self._built_options: list[dict[str, Any]] | None = None
+        self._saved_options: list[dict[str, Any]] | None = None
 
     def arguments(self) -> dict[str, Any]:
         """Return the constructor's arguments, the optimizer as class path and arguments."""
@@ -144,7 +156,8 @@ no_decay=None)
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stand between the module's ``configure_optimizers`` and its caller."""
-        self._built = self._built_class = self._saved_class = None
+        self._built = None
+        self._forget()
         self._coverage = Coverage(pl_module)
 
         def wrap(original: Any) -> Any:
@@ -157,7 +170,7 @@ no_decay=None)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the checkpoint's optimizer before its state is loaded."""
-        self._check_class()
+        self._check_saved()
         self._check_coverage(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -176,12 +189,13 @@ no_decay=None)
 
     def extra_state(self) -> dict[str, Any]:
         """Keep which optimizer's state the checkpoint holds."""
-        return {"optimizer_class": self._built_class}
+        return {"optimizer_class": self._built_class, "optimizer_options": self._built_options}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Note which optimizer's state the checkpoint holds."""
         self._saved_class = state_dict["optimizer_class"]
-        self._check_class()
+        self._saved_options = state_dict.get("optimizer_options")
+        self._check_saved()
 
     def check_resume(self, saved: list[SavedTechnique]) -> None:
         """Refuse a checkpoint whose optimizer was another, or had other options."""
@@ -198,7 +212,7 @@ no_decay=None)
 
     # ---- building ----
 
-    def _check_class(self) -> None:
+    def _check_saved(self) -> None:
         if None not in (self._built_class, self._saved_class) and (
             self._built_class != self._saved_class
         ):
@@ -206,6 +220,14 @@ no_decay=None)
                 f"the checkpoint holds the state of {self._saved_class}, and {self!r} has made "
                 f"{self._built_class}: resume with the optimizer it was saved with"
             )
+        if self._saved_options is not None and self._built_options is not None:
+            difference = differing_option(self._saved_options, self._built_options)
+            if difference:
+                raise CheckpointError(
+                    f"{self!r}: the checkpoint's optimizer was made with {difference}: options "
+                    "come from the checkpoint, so resume with its own; or, to change them, load "
+                    "the weights alone (load_from_checkpoint) and start a new fit"
+                )
 
     def _check_coverage(self, pl_module: LightningModule) -> None:
         if self._built is not None:
@@ -227,6 +249,8 @@ no_decay=None)
             new = build(self.optimizer, buckets, sparse_embeddings(pl_module))
         except (BuildError, UserError) as why:
             raise self.refuse(f"{why}") from why
+        self._built, self._built_class = new, plain(type(new))
+        self._built_options = group_options(new)
         try:
             for scheduler in schedulers:
                 move_scheduler(scheduler, old, new, [bucket.origin for bucket in buckets])
@@ -235,7 +259,6 @@ no_decay=None)
                 f"{type(pl_module).__name__} brings a scheduler that can't be kept: {why}. Remove "
                 "it from configure_optimizers, and use a schedule of lightning_dlopt.schedules"
             ) from why
-        self._built, self._built_class = new, plain(type(new))
         self._coverage = Coverage(pl_module)
         return with_optimizer(configured, new)
 
