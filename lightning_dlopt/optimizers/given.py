@@ -65,8 +65,12 @@ def group_options(optimizer: Optimizer) -> list[dict[str, Any]]:
     ]
 
 
-def differing_option(saved: list[dict[str, Any]], now: list[dict[str, Any]]) -> str | None:
-    """Return in words the first difference between two optimizers' options, or None."""
+def differing_option(
+    saved: list[dict[str, Any]] | None, now: list[dict[str, Any]] | None
+) -> str | None:
+    """Return in words the first difference between two optimizers' options, if both are known."""
+    if saved is None or now is None:
+        return None
     if len(saved) != len(now):
         return f"{len(saved)} param groups, and now there are {len(now)}"
     for index, (before, after) in enumerate(zip(saved, now, strict=True)):

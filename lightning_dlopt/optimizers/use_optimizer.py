@@ -43,6 +43,11 @@ from lightning_dlopt.optimizers.groups import (
     layer_numbers,
     sparse_embeddings,
 )
+from lightning_dlopt.optimizers.schedule_free import lacks_switching
+
+_INSTEAD = (
+    "to change the optimizer, load the weights alone (load_from_checkpoint) and start a new fit"
+)
 
 
 class UseOptimizer(Technique):
@@ -99,7 +104,8 @@ class UseOptimizer(Technique):
         ArgumentTypeError: if an argument has the wrong type.
         TechniqueError: in training, if the module has several optimizers or none; if its optimizer
             trains parameters that are not the module's; or if the model was changed by other
-            callbacks after its optimizer was made.
+            callbacks after its optimizer was made; or for a schedule-free optimizer without
+            :class:`ScheduleFree`.
         CheckpointError: on resuming from a checkpoint made with another optimizer.
 
     Example:
@@ -140,7 +146,6 @@ no_decay=None)
     def _forget(self) -> None:
         self._built_class: str | None = None
         self._saved_class: str | None = None
-        # as built, before any schedule
         self._built_options: list[dict[str, Any]] | None = None
         self._saved_options: list[dict[str, Any]] | None = None
 
@@ -169,8 +174,10 @@ no_decay=None)
         self.patch(pl_module, "configure_optimizers", wrap)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the checkpoint's optimizer before its state is loaded."""
+        """Look at the checkpoint's optimizer before its state is loaded, and at who switches it."""
         self._check_saved()
+        if problem := lacks_switching(trainer, self._built):
+            raise self.refuse(problem)
         self._check_coverage(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -206,8 +213,7 @@ no_decay=None)
         instead = "with that" if names else "without UseOptimizer"
         raise CheckpointError(
             f"the checkpoint was saved with {had}, and this run has {self!r}: the optimizer's "
-            f"state and options come from the checkpoint. Resume {instead}; or, to change the "
-            "optimizer, load the weights alone (load_from_checkpoint) and start a new fit"
+            f"state and options come from the checkpoint. Resume {instead}; or, {_INSTEAD}"
         )
 
     # ---- building ----
@@ -220,14 +226,11 @@ no_decay=None)
                 f"the checkpoint holds the state of {self._saved_class}, and {self!r} has made "
                 f"{self._built_class}: resume with the optimizer it was saved with"
             )
-        if self._saved_options is not None and self._built_options is not None:
-            difference = differing_option(self._saved_options, self._built_options)
-            if difference:
-                raise CheckpointError(
-                    f"{self!r}: the checkpoint's optimizer was made with {difference}: options "
-                    "come from the checkpoint, so resume with its own; or, to change them, load "
-                    "the weights alone (load_from_checkpoint) and start a new fit"
-                )
+        if difference := differing_option(self._saved_options, self._built_options):
+            raise CheckpointError(
+                f"{self!r}: the checkpoint's optimizer was made with {difference}: options come "
+                f"from the checkpoint, so resume with its own; or, {_INSTEAD}"
+            )
 
     def _check_coverage(self, pl_module: LightningModule) -> None:
         if self._built is not None:
@@ -248,7 +251,7 @@ no_decay=None)
             buckets = self._sort(trainer, pl_module, old)
             new = build(self.optimizer, buckets, sparse_embeddings(pl_module))
         except (BuildError, UserError) as why:
-            raise self.refuse(f"{why}") from why
+            raise self.refuse(str(why)) from why
         self._built, self._built_class = new, plain(type(new))
         self._built_options = group_options(new)
         try:
