@@ -51,10 +51,17 @@ def parse_message(error: BaseException) -> str:
     if unknown:
         import lightning_dlopt
 
-        close = difflib.get_close_matches(unknown[1], lightning_dlopt.__all__, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
         key = re.search(r'Parser key "([^"]+)"', text)
         where = f"{key[1]}: " if key else ""
+        if unknown[1] in lightning_dlopt.__all__:
+            from torch.optim import Optimizer
+
+            found = getattr(lightning_dlopt, unknown[1])
+            if isinstance(found, type) and issubclass(found, Optimizer):
+                return f"{where}{unknown[1]} is an optimizer, no callback: give it to UseOptimizer"
+            return f"{where}{unknown[1]} can't be used here"
+        close = difflib.get_close_matches(unknown[1], lightning_dlopt.__all__, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
         return (
             f"{where}no class {unknown[1]!r} is known; {hint}Give a short name from `dlopt list` "
             "or a full import path"

@@ -1,17 +1,17 @@
 """A new optimizer over the parameters of an old one, group by group."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_dlopt.core.errors import UserError
-from lightning_dlopt.optimizers.given import MakesOptimizer, can_fuse, sample
+from lightning_dlopt.optimizers.given import MakesOptimizer, can_fuse, fill_momentum_buffers, sample
 from lightning_dlopt.optimizers.groups import NoDecay, hidden_matrices, layer_scales, undecayed
 
 
@@ -73,9 +73,10 @@ def sort_parameters(
     """
     if any(isinstance(parameter, UninitializedParameter) for parameter in module.parameters()):
         raise BuildError("the module has lazy layers: call it once before training")
-    without, scales = undecayed(module, no_decay), layer_scales(module, layer_decay)
+    held = {id(parameter) for group in old.param_groups for parameter in group["params"]}
+    without, scales = undecayed(module, no_decay), layer_scales(module, layer_decay, held)
     decays, parts = bool(defaults.get("weight_decay")), "use_muon" in defaults
-    hidden = hidden_matrices(module) if parts else set()
+    hidden = hidden_matrices(module, held) if parts else set()
     rates, own_decays = _rates(old), [bool(g.get("weight_decay")) for g in old.param_groups]
     buckets: dict[tuple[Any, ...], Bucket] = {}
     for origin, group in enumerate(old.param_groups):
@@ -92,15 +93,25 @@ def sort_parameters(
     return list(buckets.values())
 
 
-def build(make: MakesOptimizer, buckets: Sequence[Bucket]) -> Optimizer:
+def build(
+    make: MakesOptimizer, buckets: Sequence[Bucket], sparse: Container[int] = ()
+) -> Optimizer:
     """Return the optimizer that ``make`` builds over ``buckets``, fused where torch can.
+
+    Args:
+        make: builds an optimizer from param groups.
+        buckets: one for each group.
+        sparse: ids of parameters whose gradients are sparse, which no fused form takes.
 
     Raises:
         BuildError: if ``make`` fails on param groups, or sorts the parameters anew.
     """
     everything = [parameter for bucket in buckets for parameter in bucket.parameters]
-    fused = {"fused": True} if can_fuse(make, everything) else {}
-    groups: list[Any] = [{"params": b.parameters, **b.options, **fused} for b in buckets]
+    groups: list[Any] = [{"params": b.parameters, **b.options} for b in buckets]
+    if can_fuse(make, everything):
+        for group in groups:
+            if not any(id(parameter) in sparse for parameter in group["params"]):
+                group["fused"] = True
     if len(groups) == 1 and len(groups[0]) == 1:
         groups = everything  # as a module without groups hands them over
     try:
@@ -128,6 +139,8 @@ def build(make: MakesOptimizer, buckets: Sequence[Bucket]) -> Optimizer:
             if "lr" not in group:
                 raise BuildError("the groups' rates differ, and the optimizer has no 'lr'")
             group["lr"] = group["lr"] * bucket.scale
+    if isinstance(new, SGD):
+        new.register_step_pre_hook(fill_momentum_buffers)
     return new
 
 

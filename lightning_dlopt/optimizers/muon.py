@@ -89,7 +89,7 @@ class Muon(Optimizer):
 
     Which parameters are hidden matrices is told by ``use_muon`` in their param group:
     :class:`UseOptimizer` sets it from the module (every tensor of two or more dimensions that is no
-    bias, norm, embedding, and not in the layer that was registered last). In a group that doesn't
+    bias, norm, gain, embedding, and not in the last layer that is trained). In a group that doesn't
     say, every tensor of two or more dimensions is one; embeddings and the last layer should then
     be given in a group with ``"use_muon": False``.
 

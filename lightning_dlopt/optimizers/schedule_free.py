@@ -231,3 +231,13 @@ class ScheduleFree(Technique):
                     f"{self!r} and {other!r} don't go together: a schedule-free optimizer takes a "
                     "constant rate; remove the schedule (a warm-up may stay, as ConstantLR)"
                 )
+
+
+def lacks_switching(trainer: Trainer, optimizer: Any) -> str | None:
+    """Return what is wrong if the optimizer has two modes and no technique switches them."""
+    if not switches(optimizer) or any(isinstance(t, ScheduleFree) for t in techniques_of(trainer)):
+        return None
+    return (
+        f"{type(optimizer).__name__} must be told to train() and eval(), and nothing here does: "
+        "add ScheduleFree() to the callbacks"
+    )

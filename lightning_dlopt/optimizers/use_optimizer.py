@@ -30,6 +30,8 @@ from lightning_dlopt.optimizers.building import (
 from lightning_dlopt.optimizers.given import (
     MakesOptimizer,
     description,
+    differing_option,
+    group_options,
     optimizer_class,
     sample,
 )
@@ -39,6 +41,12 @@ from lightning_dlopt.optimizers.groups import (
     check_no_decay,
     hidden_matrices,
     layer_numbers,
+    sparse_embeddings,
+)
+from lightning_dlopt.optimizers.schedule_free import lacks_switching
+
+_INSTEAD = (
+    "to change the optimizer, load the weights alone (load_from_checkpoint) and start a new fit"
 )
 
 
@@ -57,9 +65,11 @@ class UseOptimizer(Technique):
     whose rates are written into them, and foreign classes are refused.
 
     Where torch has a fused form of the optimizer for the parameters' device and type, it is used,
-    unless ``fused`` or ``foreach`` is given, or ``optimizer`` is a function and no class. Clipping
-    and 16-bit training work with it as with the others, which is not so for a module's own
-    optimizer with ``fused=True``.
+    unless ``fused`` or ``foreach`` is given, or ``optimizer`` is a function and no class; groups
+    with an embedding made with ``sparse=True`` are left out (sparse gradients from elsewhere need
+    ``fused=False``), and so is SGD with both momentum and dampening. Clipping and 16-bit training
+    work with it as with the others, which is not so for a module's own optimizer with
+    ``fused=True``.
 
     What torch's optimizers compute, and how Keras's differ, says :mod:`lightning_dlopt.optimizers`.
 
@@ -67,20 +77,26 @@ class UseOptimizer(Technique):
         optimizer: builds the optimizer from parameters: a class such as ``torch.optim.SGD``, a
             ``functools.partial`` of one, a function; in YAML a ``class_path`` with ``init_args``.
         no_decay: what the optimizer's ``weight_decay`` leaves alone. ``"auto"``: biases, every
-            other tensor of fewer than two dimensions, and torch's normalization layers
-            (embeddings are decayed); or a list of name patterns (``fnmatch``) instead; or None
-            for nothing.
+            other tensor of fewer than two dimensions, weight normalization's gains, and torch's
+            normalization layers (embeddings are decayed); or a list of name patterns
+            (``fnmatch``) instead; or None for nothing.
         layer_decay: each layer nearer to the input trains at this many times the rate of the next
             one, in (0, 1]: of n layers, layer i (the first is 0) has ``lr * layer_decay ** (n - 1
             - i)``. (K. Clark and others, ELECTRA, 2020, arXiv:2003.10555; H. Bao and others,
             BEiT, 2021, arXiv:2106.08254.) A layer is a module that holds a matrix or kernel, in
-            the order of registration; norms count to the layer before them. Those papers count a
-            whole transformer block as one layer: where a block has six matrices, 0.75 there is
-            0.75 ** (1/6) here. A learning-rate schedule multiplies each of these rates.
+            the order of registration; norms count to the layer before them; what the optimizer
+            doesn't have is no layer, nor is a frozen one after the first that is trained. Those
+            papers count a whole transformer block as one layer: where a block has six matrices,
+            0.75 there is 0.75 ** (1/6) here. A learning-rate schedule multiplies each of these
+            rates.
 
-    The checkpoint keeps the arguments and the optimizer's class, and a run is resumed only with
-    the same: options and state of an optimizer come from the checkpoint, so others would have no
-    effect, or fail at the first step.
+    A module that keeps its own optimizer under a name of its own (``self.o``), to step or schedule
+    it by hand, goes on holding the one that was replaced and trains nothing: what is used is in
+    ``self.optimizers()`` and ``trainer.optimizers``.
+
+    The checkpoint keeps the arguments, the optimizer's class and the options of its param groups as
+    they were built, and a run is resumed only with the same: options and state of an optimizer
+    come from the checkpoint, so others would have no effect, or fail at the first step.
 
     Raises:
         ArgumentError: if an argument has a value outside its range; also if the optimizer refuses
@@ -88,7 +104,8 @@ class UseOptimizer(Technique):
         ArgumentTypeError: if an argument has the wrong type.
         TechniqueError: in training, if the module has several optimizers or none; if its optimizer
             trains parameters that are not the module's; or if the model was changed by other
-            callbacks after its optimizer was made.
+            callbacks after its optimizer was made; or for a schedule-free optimizer without
+            :class:`ScheduleFree`.
         CheckpointError: on resuming from a checkpoint made with another optimizer.
 
     Example:
@@ -124,8 +141,13 @@ no_decay=None)
                     f"UseOptimizer: optimizer={description(optimizer)}: {error}"
                 ) from error
         self._built: Optimizer | None = None
+        self._forget()
+
+    def _forget(self) -> None:
         self._built_class: str | None = None
         self._saved_class: str | None = None
+        self._built_options: list[dict[str, Any]] | None = None
+        self._saved_options: list[dict[str, Any]] | None = None
 
     def arguments(self) -> dict[str, Any]:
         """Return the constructor's arguments, the optimizer as class path and arguments."""
@@ -139,7 +161,8 @@ no_decay=None)
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stand between the module's ``configure_optimizers`` and its caller."""
-        self._built = self._built_class = self._saved_class = None
+        self._built = None
+        self._forget()
         self._coverage = Coverage(pl_module)
 
         def wrap(original: Any) -> Any:
@@ -151,8 +174,10 @@ no_decay=None)
         self.patch(pl_module, "configure_optimizers", wrap)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the checkpoint's optimizer before its state is loaded."""
-        self._check_class()
+        """Look at the checkpoint's optimizer before its state is loaded, and at who switches it."""
+        self._check_saved()
+        if problem := lacks_switching(trainer, self._built):
+            raise self.refuse(problem)
         self._check_coverage(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -171,12 +196,13 @@ no_decay=None)
 
     def extra_state(self) -> dict[str, Any]:
         """Keep which optimizer's state the checkpoint holds."""
-        return {"optimizer_class": self._built_class}
+        return {"optimizer_class": self._built_class, "optimizer_options": self._built_options}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Note which optimizer's state the checkpoint holds."""
         self._saved_class = state_dict["optimizer_class"]
-        self._check_class()
+        self._saved_options = state_dict.get("optimizer_options")
+        self._check_saved()
 
     def check_resume(self, saved: list[SavedTechnique]) -> None:
         """Refuse a checkpoint whose optimizer was another, or had other options."""
@@ -187,19 +213,23 @@ no_decay=None)
         instead = "with that" if names else "without UseOptimizer"
         raise CheckpointError(
             f"the checkpoint was saved with {had}, and this run has {self!r}: the optimizer's "
-            f"state and options come from the checkpoint. Resume {instead}; or, to change the "
-            "optimizer, load the weights alone (load_from_checkpoint) and start a new fit"
+            f"state and options come from the checkpoint. Resume {instead}; or, {_INSTEAD}"
         )
 
     # ---- building ----
 
-    def _check_class(self) -> None:
+    def _check_saved(self) -> None:
         if None not in (self._built_class, self._saved_class) and (
             self._built_class != self._saved_class
         ):
             raise CheckpointError(
                 f"the checkpoint holds the state of {self._saved_class}, and {self!r} has made "
                 f"{self._built_class}: resume with the optimizer it was saved with"
+            )
+        if difference := differing_option(self._saved_options, self._built_options):
+            raise CheckpointError(
+                f"{self!r}: the checkpoint's optimizer was made with {difference}: options come "
+                f"from the checkpoint, so resume with its own; or, {_INSTEAD}"
             )
 
     def _check_coverage(self, pl_module: LightningModule) -> None:
@@ -219,9 +249,11 @@ no_decay=None)
         self._coverage.check(repr(self), pl_module, [old])
         try:
             buckets = self._sort(trainer, pl_module, old)
-            new = build(self.optimizer, buckets)
+            new = build(self.optimizer, buckets, sparse_embeddings(pl_module))
         except (BuildError, UserError) as why:
-            raise self.refuse(f"{why}") from why
+            raise self.refuse(str(why)) from why
+        self._built, self._built_class = new, plain(type(new))
+        self._built_options = group_options(new)
         try:
             for scheduler in schedulers:
                 move_scheduler(scheduler, old, new, [bucket.origin for bucket in buckets])
@@ -230,7 +262,6 @@ no_decay=None)
                 f"{type(pl_module).__name__} brings a scheduler that can't be kept: {why}. Remove "
                 "it from configure_optimizers, and use a schedule of lightning_dlopt.schedules"
             ) from why
-        self._built, self._built_class = new, plain(type(new))
         self._coverage = Coverage(pl_module)
         return with_optimizer(configured, new)
 
@@ -254,15 +285,15 @@ no_decay=None)
                 "FSDP2 (ModelParallelStrategy) or DDP"
                 + ("" if parts else ", or give no_decay as a list of names, or None")
             )
-        self._warn_of_idle_arguments(pl_module, decays, parts)
+        self._warn_of_idle_arguments(pl_module, set(in_optimizers([old])), decays, parts)
         return sort_parameters(pl_module, old, defaults, self.no_decay, self.layer_decay)
 
     def _warn_of_idle_arguments(
-        self, pl_module: LightningModule, decays: bool, parts: bool
+        self, pl_module: LightningModule, held: set[int], decays: bool, parts: bool
     ) -> None:
         if self.no_decay not in (None, "auto") and not decays:
             self.warn_no_effect("no_decay is given, and the optimizer has no weight decay")
-        if self.layer_decay not in (None, 1) and layer_numbers(pl_module)[1] < 2:
+        if self.layer_decay not in (None, 1) and layer_numbers(pl_module, held)[1] < 2:
             self.warn_no_effect("layer_decay is given, and the module has one layer only")
-        if parts and not hidden_matrices(pl_module):
+        if parts and not hidden_matrices(pl_module, held):
             self.warn_no_effect("the module has no hidden matrix; AdamW trains all of it")

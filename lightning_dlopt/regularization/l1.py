@@ -25,7 +25,10 @@ class L1(Penalty):
     iterative thresholding algorithm for linear inverse problems with a sparsity constraint, 2004,
     arXiv:math/0307152; here after steps with minibatch gradients and momentum.
 
-    Logged: ``l1_penalty``, and ``l1_zero_share`` (proximal).
+    Logged: ``l1_penalty``, and ``l1_zero_share`` (proximal): the share among the weights that are
+    trained. Beside EMA or Lookahead the averages are what remains, and a weight is exactly 0 there
+    only if it was so in all that they average. Schedule-free optimizers compute the weights anew
+    from their state, and the proximal form is refused for them.
 
     Args:
         strength: at least 0 and finite; 0 changes nothing.
@@ -37,8 +40,8 @@ class L1(Penalty):
 
     Raises:
         ArgumentError: if a pattern matches no parameter (when training starts).
-        TechniqueError: for sparse gradients (subgradient), optimizers that maximize, FSDP1 and
-            DeepSpeed, before the first step.
+        TechniqueError: for sparse gradients (subgradient), schedule-free optimizers (proximal),
+            optimizers that maximize, FSDP1 and DeepSpeed, before the first step.
 
     The checkpoint keeps the arguments.
 

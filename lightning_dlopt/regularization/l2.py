@@ -60,7 +60,7 @@ class L2(Penalty):
             (with ``parameters="weights"``: groups with biases), and where the gradients are
             clipped or read before the step, all before the first step.
         ConflictError: with ``method="weight_decay"``, for another technique that works on the
-            gradients.
+            gradients, and for a second one with this method that shares parameters.
 
     The checkpoint keeps the arguments; the optimizer's own ``weight_decay`` in it is unchanged.
 
@@ -90,6 +90,7 @@ class L2(Penalty):
         """Find the parameters, and refuse what can't work."""
         if self.method == "weight_decay" and self.strength:
             self._refuse_what_reads_gradients(trainer, pl_module)
+            self._refuse_a_second(trainer, pl_module)
         super().on_fit_start(trainer, pl_module)
 
     def before_step(self, trainer: Trainer, optimizer: Optimizer, share: Share) -> None:
@@ -131,6 +132,7 @@ class L2(Penalty):
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._put_back()
+        super()._after_step(optimizer, args, kwargs)
 
     def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the hooks off, and put the optimizer's own decay back."""
@@ -145,6 +147,22 @@ class L2(Penalty):
         while self._raised:
             group, decay = self._raised.pop()
             group["weight_decay"] = decay
+
+    def _refuse_a_second(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        mine = {id(parameter) for parameter in self.select(pl_module)}
+        for other in techniques_of(trainer):
+            if (
+                other is not self
+                and isinstance(other, L2)
+                and other.method == "weight_decay"
+                and other.strength
+                and mine & {id(parameter) for parameter in other.select(pl_module)}
+            ):
+                raise ConflictError(
+                    f"{self!r} and {other!r} would both raise the weight_decay of the same "
+                    "parameters: use one with the sum of the strengths, or method='gradient' for "
+                    "one of them"
+                )
 
     def _refuse_what_reads_gradients(self, trainer: Trainer, pl_module: LightningModule) -> None:
         instead = "which would miss the penalty: use method='gradient'"

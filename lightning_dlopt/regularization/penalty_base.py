@@ -14,13 +14,17 @@ from lightning_dlopt.core.errors import ArgumentError, ConflictError
 from lightning_dlopt.core.gradients import unscale_gradients
 from lightning_dlopt.core.log_interval import is_logging_step
 from lightning_dlopt.core.parameters import Selection, check_selection, select_parameters
-from lightning_dlopt.core.strategies import strategy_kind
 from lightning_dlopt.core.technique import Technique, techniques_of
 from lightning_dlopt.regularization.penalties import (
     add_elastic_net_gradient_,
     elastic_net_penalty,
     soft_threshold_,
     zero_share,
+)
+from lightning_dlopt.regularization.penalty_refusals import (
+    problem_of_bare_step,
+    problem_of_group,
+    problem_of_run,
 )
 from lightning_dlopt.regularization.penalty_run import Run, Share
 from lightning_dlopt.regularization.tensor_groups import Workspace, try_kernels
@@ -44,6 +48,13 @@ class Penalty(Technique, ABC):
     at all. A selected parameter that has no gradient in a step is penalized as the others, as it
     would be in the loss; but an optimizer none of whose parameters has a gradient (because
     ``training_step`` returned None) is left alone.
+
+    With gradient accumulation every step takes the whole penalty, also the last one of an epoch,
+    whose window may be shorter; Lightning would give a penalty in the loss its share of it only.
+
+    Steps made past Lightning, on the bare optimizer, would not be penalized, and raise a
+    TechniqueError that names what to call instead: before the step, or, if it was given a closure,
+    after it.
 
     Logged at the Trainer's logging interval, and computed at no other step: the penalty's value at
     the weights before the step, and in the proximal form the share of weights that are exactly 0,
@@ -131,11 +142,9 @@ class Penalty(Technique, ABC):
             self.warn_no_effect(f"parameters={self.parameters!r} selects none that is trained")
         elif not any(share.parameters for share in shares):
             self.warn_no_effect("none of the selected parameters belongs to an optimizer")
-        if not self.acts_on_gradients:
-            run.hooks = [
-                optimizer.register_step_post_hook(self._after_step)
-                for optimizer in trainer.optimizers
-            ]
+        run.finds_some = any(share.parameters for share in shares)
+        for optimizer in trainer.optimizers:
+            self._watch(run, optimizer)
 
     @torch.no_grad()
     def on_before_optimizer_step(
@@ -149,13 +158,17 @@ class Penalty(Technique, ABC):
         if is_logging_step(trainer) and run.logged_batch != trainer.fit_loop.total_batch_idx:
             run.logged_batch = trainer.fit_loop.total_batch_idx
             self._log(run, pl_module)
-        run.stepping.discard(id(optimizer))
+        self._watch(run, optimizer)  # the strategy may have got a new one
+        if run.finds_some and not any(any(one.groups) for one in run.shares.values()):
+            run.finds_some = False
+            self.warn_no_effect("the selected parameters are all frozen (until they are thawed)")
         parameters = (p for group in optimizer.param_groups for p in group["params"])
         # without any gradient there is no step to take part in
-        if not run.in_loss and any(p.grad is not None for p in parameters):
+        acts = not run.in_loss and any(p.grad is not None for p in parameters)
+        if acts:
             run.has_acted = True
             self.before_step(trainer, optimizer, share)
-            run.stepping.add(id(optimizer))
+        run.prepared[id(optimizer)] = acts
 
     def before_step(self, trainer: Trainer, optimizer: Optimizer, share: Share) -> None:
         """Do what must be done before a step that is about to be made."""
@@ -191,21 +204,39 @@ class Penalty(Technique, ABC):
     def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the hooks off the optimizers."""
         if self._run is not None:
-            for hook in self._run.hooks:
-                hook.remove()
+            self._run.unwatch()
         self._run = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in super().__getstate__().items() if name != "_run"}
 
-    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    def _watch(self, run: Run, optimizer: Optimizer) -> None:
+        """Learn of every step that the optimizer makes."""
+        watched = run.watch(optimizer, self._before_step, self._after_step)
+        if not watched and not self.acts_on_gradients:
+            raise self.refuse(f"{type(optimizer).__name__} takes no step hooks")
+
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        # with a closure, which may prepare it, this is told after the step
+        if kwargs.get("closure", args[1] if len(args) > 1 else None) is None:
+            self._refuse_unprepared(optimizer)
+
+    def _refuse_unprepared(self, optimizer: Optimizer) -> None:
         run = self._run
-        if run is None or id(optimizer) not in run.stepping:
+        share = run.shares.get(id(optimizer)) if run else None
+        if run is None or run.in_loss or id(optimizer) in run.prepared:
             return
-        run.stepping.discard(id(optimizer))
+        if share is None or share.parameters:
+            raise self.refuse(problem_of_bare_step(optimizer))
+
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._refuse_unprepared(optimizer)
+        run = self._run
+        if run is None or not run.prepared.pop(id(optimizer), False):
+            return
         # 16-bit training tells a fused optimizer by this to skip the step
         found_inf = getattr(optimizer, "found_inf", None)
-        if found_inf is None or not bool(found_inf):
+        if self.method == "proximal" and (found_inf is None or not bool(found_inf)):
             self.after_step(optimizer, run.shares[id(optimizer)])
 
     def _share(self, run: Run, module: nn.Module, optimizer: Optimizer) -> Share:
@@ -225,38 +256,21 @@ class Penalty(Technique, ABC):
     def check_share(self, optimizer: Optimizer, share: Share) -> None:
         """Raise a TechniqueError if it can't penalize this optimizer's parameters."""
         for group, selected in zip(optimizer.param_groups, share.groups, strict=True):
-            if selected and group.get("maximize"):
-                raise self.refuse(
-                    f"{type(optimizer).__name__} maximizes its objective (maximize=True), and "
-                    "would take a penalty for a reward: minimize the negative"
-                )
-            if selected and self.method == "proximal" and "lr" not in group:
-                raise self.refuse(
-                    f"method='proximal' thresholds by the learning rate, and "
-                    f"{type(optimizer).__name__} has none ('lr')"
-                )
+            why = problem_of_group(optimizer, group, proximal=self.method == "proximal")
+            if selected and why:
+                raise self.refuse(why)
 
     def _refuse_what_cannot_work(
         self, trainer: Trainer, pl_module: LightningModule, selected: list[Tensor]
     ) -> None:
-        if strategy_kind(trainer) == "other":
-            raise self.refuse(
-                f"{type(trainer.strategy).__name__} may flatten or hide the parameters: use one "
-                "device, DDP or ModelParallelStrategy (FSDP2)"
-            )
-        if any(not parameter.is_floating_point() for parameter in selected):
-            raise self.refuse("a selected parameter isn't real (complex numbers)")
+        proximal = self.method == "proximal"
+        why = problem_of_run(trainer, pl_module, selected, proximal=proximal)
+        if why:
+            raise self.refuse(why)
         chosen = {id(parameter) for parameter in selected}
-        for name, module in pl_module.named_modules():
-            sparse = isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse
-            if sparse and id(module.weight) in chosen and self.method != "proximal":
-                raise self.refuse(
-                    f"{name} gives sparse gradients, and the penalty's gradient is dense: make it "
-                    "with sparse=False, or name other parameters"
-                )
         for other in techniques_of(trainer):
             if (
-                self.method == "proximal"
+                proximal
                 and other is not self
                 and isinstance(other, Penalty)
                 and other.method == "proximal"

@@ -20,6 +20,8 @@ OPTIONS = [
     (["--trainer.callbacks+=CosineLR"], ["CosineLR", "CosineLR(warmup='5%')", "keep one"]),
     (["--trainer.callbacks+=StepLR", "--trainer.callbacks.every=9"], ["StepLR", "CosineLR"]),
     (["--trainer.callbacks+=Cosine"], ["Cosine", "CosineLR"]),
+    (["--trainer.callbacks+=Muon"], ["callbacks: Muon is an optimizer", "UseOptimizer"]),
+    (["--trainer.callbacks+=orthogonalize"], ["orthogonalize can't be used here"]),
     (["--trainer.callbacks+=StepLR"], ["StepLR", "every"]),
     (["--trainer.callbacks+=StepLR", "--trainer.callbacks.every=soon"], ["every", "soon", "5ep"]),
     (

@@ -22,8 +22,9 @@ def make(**arguments: Any) -> UseOptimizer:
 
 #: What each layer's rate is of NEW_RATE: halved for every layer after it.
 FACTORS = {"net.0": 1 / 2, "net.1": 1 / 2, "net.3": 1.0, "net.4": 1.0}
-#: Here the last layer trains, by the module's will, at a tenth of what the others do.
-GROUPS_FACTORS = {"net.0": 1 / 16, "net.1": 1 / 8, "net.2": 1 / 4, "net.3": 1 / 2, "net.5": 1 / 10}
+#: Here the last layer trains, by the module's will, at a tenth of what the others do, and the
+#: third, which is frozen, doesn't count.
+GROUPS_FACTORS = {"net.0": 1 / 8, "net.1": 1 / 4, "net.3": 1 / 2, "net.5": 1 / 10}
 
 
 def takes_momentum_steps(outcome: Outcome, task: Task) -> None:

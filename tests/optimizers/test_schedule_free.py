@@ -18,7 +18,12 @@ from torch import Tensor, nn
 
 from lightning_dlopt.core import CheckpointError, ConflictError, TechniqueError
 from lightning_dlopt.data import TensorLoader
-from lightning_dlopt.optimizers import CentralizeGradient, ScheduleFree, evaluation_weights
+from lightning_dlopt.optimizers import (
+    CentralizeGradient,
+    ScheduleFree,
+    UseOptimizer,
+    evaluation_weights,
+)
 from lightning_dlopt.schedules import ConstantLR, CosineLR
 from tests.quiet import QUIET
 
@@ -111,6 +116,18 @@ def test_validation_and_saving_leave_training_as_it_was(kind: str, tmp_path: Pat
 def test_without_it_the_optimizer_refuses() -> None:
     with pytest.raises(Exception, match="not in train mode"):
         fit(Module())
+
+
+@pytest.mark.parametrize("kind", ["AdamW", "their AdamW"])
+def test_without_it_the_optimizer_is_not_put_in_another_ones_place(kind: str) -> None:
+    module = Module()
+    module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=0.1)  # type: ignore[method-assign]
+    technique = UseOptimizer(OPTIMIZERS[kind])
+    before = module.weights()
+    with pytest.raises(TechniqueError, match=r"(?s)UseOptimizer.*add ScheduleFree\(\)"):
+        fit(module, technique)
+    assert torch.equal(module.weights(), before)
+    fit(module, technique, ScheduleFree())
 
 
 def test_the_sanity_check_sees_the_initial_weights() -> None:

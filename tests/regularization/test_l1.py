@@ -1,5 +1,6 @@
 """L1 as a callback, against the penalty in the loss."""
 
+import warnings
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers.logger import DummyLogger
 from torch import nn
 
-from lightning_dlopt import L1, NoEffectWarning
+from lightning_dlopt import L1, NoEffectWarning, TechniqueError
 from lightning_dlopt.regularization import penalty_base
 from tests.regularization.regression import Regression, assert_close, fit, loader
 
@@ -192,6 +193,31 @@ def test_optimizers_that_are_toggled() -> None:
 def test_what_no_optimizer_has_is_told() -> None:
     with pytest.warns(NoEffectWarning, match="belongs to an optimizer"):
         fit(HalfUsed(), [L1(0.1, ["never_stepped.*"])])
+
+
+@pytest.mark.parametrize("method", ["subgradient", "proximal"])
+def test_what_is_all_frozen_when_training_starts_is_told_once(method: str) -> None:
+    class Freezing(Regression):
+        def on_train_start(self) -> None:
+            self.net[0].weight.requires_grad_(False)
+
+    with pytest.warns(NoEffectWarning, match="all frozen") as warned:
+        fit(Freezing(), [L1(0.1, ["net.0.weight"], method=method)])
+    assert sum("all frozen" in str(one.message) for one in warned) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NoEffectWarning)
+        fit(Freezing(), [L1(0.1, ["net.*.weight"], method=method)])
+
+
+def test_an_optimizer_that_takes_no_hooks_is_penalized_by_the_gradient_alone() -> None:
+    class Foreign(torch.optim.SGD):
+        def register_step_pre_hook(self, hook: Any) -> Any:
+            raise AttributeError
+
+    make = partial(Foreign, lr=0.1)
+    assert_close(fit(Regression(make=make), [L1(0.01)]), fit(Regression(0.01, make=make)))
+    with pytest.raises(TechniqueError, match="Foreign takes no step hooks"):
+        fit(Regression(make=make), [L1(0.01, method="proximal")])
 
 
 def test_two_of_a_class_add_up_and_log_apart() -> None:

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import optim
 
 from lightning_dlopt import L1, L2, Technique, TechniqueError
+from lightning_dlopt.core import ConflictError
 from lightning_dlopt.regularization.l2 import COUPLED
 from tests.regularization.regression import Regression, assert_close, fit
 
@@ -193,3 +194,14 @@ def test_a_group_with_others_in_it_is_refused() -> None:
 def test_other_penalties_may_stand_beside_it() -> None:
     ours = fit(Regression(make=SGD), [L2(0.05, ALL, "weight_decay"), L1(0.01, ALL)])
     assert_close(ours, fit(Regression(make=SGD), [L2(0.05, ALL), L1(0.01, ALL)]))
+
+
+def test_two_that_would_raise_the_same_decay_are_refused() -> None:
+    both = [L2(0.05, ALL, "weight_decay"), L2(0.1, ["*.weight"], "weight_decay")]
+    with pytest.raises(ConflictError, match=r"same parameters.*sum of the strengths"):
+        fit(Regression(make=groups), both)
+    one = fit(Regression(make=groups), [L2(0.05, ALL, "weight_decay"), L2(0.1)])
+    assert_close(one, fit(Regression(make=groups), [L2(0.05, ALL), L2(0.1)]))
+    apart = [L2(0.05, ["*.weight"], "weight_decay"), L2(0.1, ["*.bias"], "weight_decay")]
+    by_gradient = [L2(0.05, ["*.weight"]), L2(0.1, ["*.bias"])]
+    assert_close(fit(Regression(make=groups), apart), fit(Regression(make=groups), by_gradient))

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch import nn
 
-from lightning_dlopt import L1, L2, TechniqueError
+from lightning_dlopt import L1, L2, ElasticNet, TechniqueError
 from lightning_dlopt.regularization import penalty_base
 from tests.regularization.regression import Regression, assert_close, fit
 
@@ -85,6 +85,19 @@ def test_an_optimizer_without_a_rate_is_refused_in_the_proximal_form() -> None:
 
     with pytest.raises(TechniqueError, match=r"has none \('lr'\)"):
         fit(Regression(make=Rateless), [L1(0.1, method="proximal")])
+
+
+@pytest.mark.parametrize("kind", [L1, partial(ElasticNet, l2=0.1)])
+def test_a_schedule_free_optimizer_is_refused_in_the_proximal_form(kind: Any) -> None:
+    class Switching(torch.optim.SGD):
+        def train(self) -> None: ...
+
+        def eval(self) -> None: ...
+
+    make = partial(Switching, lr=0.1)
+    with pytest.raises(TechniqueError, match="Switching steps with other weights"):
+        fit(Regression(make=make), [kind(0.1, method="proximal")])
+    fit(Regression(make=make), [kind(0.1)])
 
 
 def test_hooks_are_gone_after_an_error() -> None:
