@@ -13,6 +13,7 @@ from lightning_dlopt.core.spans import Span, parse_span
 from lightning_dlopt.core.strategies import strategy_kind
 from lightning_dlopt.core.technique import Technique
 from lightning_dlopt.optimizers.module_average import ModuleAverage
+from lightning_dlopt.optimizers.rival_averages import refuse_lightnings_averages
 
 
 class EMA(Technique):
@@ -47,6 +48,7 @@ class EMA(Technique):
         ArgumentError: if a value is outside its range.
         ArgumentTypeError: if an argument has another type.
         TechniqueError: before the first step, if the strategy shards the weights.
+        ConflictError: beside :class:`ScheduleFree`, or beside Lightning's weight averaging.
 
     The checkpoint keeps the arguments and the number of steps, the averaged weights in
     ``state_dict`` and the current ones in ``current_model_state``, where Lightning's callback has
@@ -82,6 +84,7 @@ class EMA(Technique):
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what it can't work with, and see to the checkpoints."""
         self._forget()
+        refuse_lightnings_averages(self, trainer)
         if strategy_kind(trainer) not in ("single", "replicated"):
             raise self.refuse(
                 f"{type(trainer.strategy).__name__} shards the weights, and an average of shards "

@@ -6,12 +6,13 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from torch import Tensor
 
-from lightning_dlopt.core.errors import ConflictError
+from lightning_dlopt.core.errors import CheckpointError, ConflictError
+from lightning_dlopt.core.resume import SavedTechnique
 from lightning_dlopt.core.strategies import strategy_kind
 from lightning_dlopt.core.technique import Technique, techniques_of
+from lightning_dlopt.optimizers.rival_averages import refuse_lightnings_averages
 
 
 def switches(optimizer: Any) -> bool:
@@ -66,8 +67,10 @@ class ScheduleFree(Technique):
     they are kept aside meanwhile (``train()`` after ``eval()`` would give them up to rounding),
     which takes the memory of the trained parameters once more. A checkpoint's ``state_dict``
     holds the evaluation weights, so ``load_from_checkpoint`` gives the module that validation saw;
-    the training weights are kept beside it, and a resume is exact. It can't be resumed without
-    this technique.
+    the training weights are kept beside it, and a resume is exact. To resume training, give this
+    technique again: a run with other techniques of this package refuses such a checkpoint, and a
+    Trainer without any goes on from the evaluation weights, after Lightning's warning that a
+    callback is missing.
 
     The optimizer's own ``warmup_steps`` is the place for a warm-up; of this package's schedules
     only :class:`~lightning_dlopt.schedules.ConstantLR`, which can warm up too, goes with it. A
@@ -79,13 +82,14 @@ class ScheduleFree(Technique):
     Raises:
         TechniqueError: before the first step, if an optimizer of the module has no ``train`` and
             ``eval``, or for strategies other than one device and DDP.
-        ConflictError: beside a schedule, or beside Lightning's weight averaging.
+        ConflictError: beside a schedule, :class:`EMA`, or Lightning's weight averaging.
 
     Example:
         >>> ScheduleFree()
         ScheduleFree()
     """
 
+    exclusive: ClassVar[str | None] = "weight average"
     required_on_resume: ClassVar[bool] = True
 
     def __init__(self) -> None:
@@ -99,7 +103,8 @@ class ScheduleFree(Technique):
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what averages or schedules as well, and take care of what is saved."""
         self._forget()
-        self._refuse_rivals(trainer)
+        refuse_lightnings_averages(self, trainer)
+        self._refuse_schedules(trainer)
         if strategy_kind(trainer) not in ("single", "replicated"):
             raise self.refuse(
                 f"{type(trainer.strategy).__name__} isn't supported: use one device or DDP"
@@ -184,6 +189,13 @@ class ScheduleFree(Technique):
         # a copy of a module in mid-training isn't under training itself
         return {**super().__getstate__(), "_started": False, "_kept": None, "_loaded": None}
 
+    def check_resume(self, saved: list[SavedTechnique]) -> None:
+        """Refuse a checkpoint that has another average."""
+        for other in saved:
+            if other.exclusive == self.exclusive and other.name != self.state_key:
+                saved_with = f"the checkpoint was saved with {other.name}"
+                raise CheckpointError(f"{saved_with}, but this run has {self!r}: resume with that")
+
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take up the training weights; they are put in place when training starts."""
         self._loaded = state_dict.get("training_weights")
@@ -217,13 +229,7 @@ class ScheduleFree(Technique):
                 if id(parameter) in position
             }
 
-    def _refuse_rivals(self, trainer: Trainer) -> None:
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, WeightAveraging | StochasticWeightAveraging):
-                raise ConflictError(
-                    f"{self!r} and {type(callback).__name__} would both average the weights: keep "
-                    "one of them"
-                )
+    def _refuse_schedules(self, trainer: Trainer) -> None:
         for other in techniques_of(trainer):
             schedule = other.exclusive == "learning-rate schedule"
             if schedule and not getattr(other, "may_be_constant", False):
