@@ -48,8 +48,9 @@ from lightning_dlopt.optimizers.mixin import OptimizerMixin
 from lightning_dlopt.optimizers.module_average import update_average_
 from lightning_dlopt.optimizers.muon import Muon, orthogonalize
 from lightning_dlopt.optimizers.quantile_clip import QuantileClip, quantile_norm
-from lightning_dlopt.optimizers.sam import SAM, perturb_weights
+from lightning_dlopt.optimizers.sam import SAM
 from lightning_dlopt.optimizers.schedule_free import ScheduleFree, evaluation_weights
+from lightning_dlopt.optimizers.sharpness import perturb_weights
 from lightning_dlopt.optimizers.use_optimizer import UseOptimizer
 
 __all__ = [

@@ -174,6 +174,10 @@ class FreezeLayers(Technique):
         # a copy of a module in mid-training isn't under training itself
         return {**super().__getstate__(), "_parameters": [], "_frozen": None, "_silenced": []}
 
+    def holds(self, parameter: nn.Parameter) -> bool:
+        """Return whether a parameter is frozen now; ``requires_grad`` doesn't tell under DDP."""
+        return any(parameter is frozen for frozen in self._frozen or ())
+
     # ---- how it is done ----
 
     def _drop_gradients(self) -> None:
