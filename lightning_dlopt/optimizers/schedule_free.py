@@ -29,6 +29,14 @@ def _parameters(optimizers: Sequence[Any]) -> list[Tensor]:
     return [p for o in optimizers for group in o.param_groups for p in group["params"]]
 
 
+def _switching(made: Any) -> list[Any]:
+    """Return the optimizers with two modes in what ``configure_optimizers`` returns."""
+    if isinstance(made, Mapping | list | tuple):
+        items = made.values() if isinstance(made, Mapping) else made
+        return [optimizer for item in items for optimizer in _switching(item)]
+    return [made] if switches(made) else []
+
+
 @contextmanager
 def evaluation_weights(optimizers: Sequence[Any]) -> Iterator[None]:
     """Put the evaluation weights of optimizers in training mode in place; put back the others.
@@ -65,7 +73,9 @@ class ScheduleFree(Technique):
 
     Training goes on with bitwise the weights it had, whether it was validated and saved or not:
     they are kept aside meanwhile (``train()`` after ``eval()`` would give them up to rounding),
-    which takes the memory of the trained parameters once more. A checkpoint's ``state_dict``
+    with a copy of the evaluation weights to notice changes, which takes the memory of the trained
+    parameters twice more; a parameter that the module changes meanwhile, such as in
+    ``on_train_epoch_end``, trains on with what it was given. A checkpoint's ``state_dict``
     holds the evaluation weights, so ``load_from_checkpoint`` gives the module that validation saw;
     the training weights are kept beside it, and a resume is exact. To resume training, give this
     technique again: a run with other techniques of this package refuses such a checkpoint, and a
@@ -97,7 +107,9 @@ class ScheduleFree(Technique):
 
     def _forget(self) -> None:
         self._started = False
-        self._kept: list[Tensor] | None = None  # the training weights, while others are in place
+        # the training weights by parameter, and what is in place of them for the time being
+        self._kept: dict[Tensor, tuple[Tensor, Tensor]] | None = None
+        self._groups = 0
         self._loaded: Mapping[str, Tensor] | None = None
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -118,6 +130,18 @@ class ScheduleFree(Technique):
 
             return saving
 
+        def configure_optimizers(original: Callable[..., Any]) -> Callable[..., Any]:
+            def in_training_mode() -> Any:
+                made = original()
+                for optimizer in _switching(made):
+                    if not optimizer.state:  # of one that was kept, this would move the weights
+                        optimizer.train()
+                return made
+
+            return in_training_mode
+
+        # a search for a learning rate or a batch size trains without the callbacks
+        self.patch(pl_module, "configure_optimizers", configure_optimizers)
         # the module's hook, because the callbacks' isn't called for a weights-only checkpoint
         self.patch(pl_module, "on_save_checkpoint", on_save_checkpoint)
 
@@ -157,13 +181,19 @@ class ScheduleFree(Technique):
         Not as soon as validation is over: what looks at the module then, and at the epoch's end,
         finds the weights that were validated.
         """
-        if self._kept is None:
+        groups = sum(len(optimizer.param_groups) for optimizer in trainer.optimizers)
+        if self._kept is None and groups == self._groups:
             return
+        self._groups = groups  # a new one isn't in training mode
+        now = {p: p.detach().clone() for p in self._kept or ()}
         for optimizer in trainer.optimizers:
             optimizer.train()  # type: ignore[attr-defined]
         with torch.no_grad():
-            for parameter, weights in zip(_parameters(trainer.optimizers), self._kept, strict=True):
-                parameter.copy_(weights)
+            for parameter, (training, shown) in (self._kept or {}).items():
+                if torch.equal(now[parameter], shown):
+                    parameter.copy_(training)
+                else:  # the module has changed it meanwhile
+                    parameter.copy_(now[parameter])
         self._kept = None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -187,7 +217,8 @@ class ScheduleFree(Technique):
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy of a module in mid-training isn't under training itself
-        return {**super().__getstate__(), "_started": False, "_kept": None, "_loaded": None}
+        gone = {"_started": False, "_kept": None, "_groups": 0, "_loaded": None}
+        return {**super().__getstate__(), **gone}
 
     def check_resume(self, saved: list[SavedTechnique]) -> None:
         """Refuse a checkpoint that has another average."""
@@ -202,9 +233,12 @@ class ScheduleFree(Technique):
 
     def _evaluate(self, trainer: Trainer) -> None:
         if self._started and self._kept is None:
-            self._kept = [p.detach().clone() for p in _parameters(trainer.optimizers)]
+            parameters = _parameters(trainer.optimizers)
+            training = [p.detach().clone() for p in parameters]
             for optimizer in trainer.optimizers:
                 optimizer.eval()  # type: ignore[attr-defined]
+            shown = [p.detach().clone() for p in parameters]
+            self._kept = dict(zip(parameters, zip(training, shown, strict=True), strict=True))
 
     def _save(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -216,7 +250,8 @@ class ScheduleFree(Technique):
             with evaluation_weights(trainer.optimizers):
                 evaluation = [parameter.detach().clone() for parameter in trained]
         else:
-            training, evaluation = self._kept, trained
+            training = [self._kept[p][0] if p in self._kept else p.detach() for p in trained]
+            evaluation = trained
         position = {id(parameter): index for index, parameter in enumerate(trained)}
         state: dict[str, Any] = checkpoint["state_dict"]
         for name, parameter in pl_module.named_parameters(remove_duplicate=False):
