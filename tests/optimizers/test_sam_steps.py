@@ -170,3 +170,34 @@ def test_complex_weights_move_uphill_by_their_own_size() -> None:
     (moved,) = perturb_weights([weight], [gradient], 0.1, adaptive=True)
     scale = 0.1 / (weight.abs() * gradient.abs()).norm()
     torch.testing.assert_close(moved, weight + scale * weight.abs().square() * gradient)
+
+
+class Meter:
+    count = 0
+
+
+def test_what_is_recorded_twice_and_what_once() -> None:
+    class Counts(Toy):
+        def __init__(self) -> None:
+            super().__init__()
+            self.once, self.listed, self.nested = 0, [], {"train": []}
+            self.items, self.meter = iter(range(100)), Meter()
+            self.own = torch.Generator().manual_seed(1)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            self.once += 1
+            self.listed.append(next(self.items))
+            self.nested["train"].append(batch_idx)
+            self.meter.count += 1
+            torch.rand((), generator=self.own)
+            return super().training_step(batch, batch_idx)
+
+    module, steps = toy.toy(Counts), toy.STEPS
+    fit(module, SAM(0.5))
+    assert module.once == len(module.listed) == steps
+    assert module.listed == list(range(0, 2 * steps, 2))
+    assert len(module.nested["train"]) == module.meter.count == 2 * steps
+    twin = torch.Generator().manual_seed(1)
+    for _ in range(2 * steps):
+        torch.rand((), generator=twin)
+    assert torch.equal(torch.rand((), generator=twin), torch.rand((), generator=module.own))
