@@ -1,6 +1,7 @@
 """What a forward pass may change besides the weights, to be put back after an extra pass."""
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,11 +16,13 @@ _FRAMEWORK = frozenset(vars(LightningModule()))
 class ModuleState:
     """A module's state at one moment: buffers, metric states, counters and other attributes.
 
+    Frozen parameters are state, too: a momentum teacher's move in the training step.
+
     Kept are the attributes of every submodule, with the contents of tensors that have no gradient
     and of lists, dicts, sets and deques; what lies deeper is not looked into.
 
     Args:
-        module: the module whose state is kept. Its parameters aren't.
+        module: the module whose state is kept. Its trained parameters aren't.
 
     Example:
         >>> norm = nn.BatchNorm1d(2)
@@ -45,6 +48,10 @@ class ModuleState:
                 buffers = dict(part.named_buffers(recurse=False))
             if buffers:
                 self._keep(buffers, dict(buffers))
+            parameters = space.get("_parameters")
+            if parameters is None:
+                parameters = dict(part.named_parameters(recurse=False))
+            self._keep_contents(parameters.values())  # what is bound to a name isn't kept
 
     def restore_attributes(self) -> None:
         """Bind every attribute to what it was bound to, and fill lists and dicts as they were."""
@@ -64,14 +71,17 @@ class ModuleState:
 
     def _keep(self, space: dict[str, Any], kept: dict[str, Any]) -> None:
         self._spaces.append((space, kept))
-        for value in kept.values():
+        self._keep_contents(kept.values())
+
+    def _keep_contents(self, values: Iterable[Any]) -> None:
+        for value in values:
             if isinstance(value, Tensor):
                 if id(value) not in self._tensors and _is_state(value):
-                    self._tensors[id(value)] = value, value.clone()
+                    self._tensors[id(value)] = value, value.detach().clone()
             elif isinstance(value, list | dict | set | deque):
                 self._containers[id(value)] = value, value.copy()
 
 
 def _is_state(tensor: Tensor) -> bool:
     # results have a gradient, and what was made in inference mode can't be changed in training
-    return not (tensor.requires_grad or tensor.is_inference() or is_lazy(tensor))
+    return not (is_lazy(tensor) or tensor.requires_grad or tensor.is_inference())

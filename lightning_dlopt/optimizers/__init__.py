@@ -36,7 +36,7 @@ from lightning_dlopt.optimizers.centralize_gradient import CentralizeGradient, c
 from lightning_dlopt.optimizers.clip_grad_norm import ClipGradNorm, clip_by_norm_
 from lightning_dlopt.optimizers.clip_grad_value import ClipGradValue, clip_by_value_
 from lightning_dlopt.optimizers.clipping import GradientClip
-from lightning_dlopt.optimizers.ema import EMA, update_average_
+from lightning_dlopt.optimizers.ema import EMA
 from lightning_dlopt.optimizers.freeze_layers import FreezeLayers
 from lightning_dlopt.optimizers.freezing import freeze, unfreeze
 from lightning_dlopt.optimizers.full_batch import FullBatch
@@ -45,10 +45,12 @@ from lightning_dlopt.optimizers.gradient_norm import global_norm
 from lightning_dlopt.optimizers.groups import group_parameters
 from lightning_dlopt.optimizers.lookahead import Lookahead, look_ahead_
 from lightning_dlopt.optimizers.mixin import OptimizerMixin
+from lightning_dlopt.optimizers.module_average import update_average_
 from lightning_dlopt.optimizers.muon import Muon, orthogonalize
 from lightning_dlopt.optimizers.quantile_clip import QuantileClip, quantile_norm
-from lightning_dlopt.optimizers.sam import SAM, perturb_weights
+from lightning_dlopt.optimizers.sam import SAM
 from lightning_dlopt.optimizers.schedule_free import ScheduleFree, evaluation_weights
+from lightning_dlopt.optimizers.sharpness import perturb_weights
 from lightning_dlopt.optimizers.use_optimizer import UseOptimizer
 
 __all__ = [

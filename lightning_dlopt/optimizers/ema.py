@@ -1,45 +1,19 @@
 """An exponential moving average of the weights, which is validated and kept."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
 
 from lightning_dlopt.core.checks import check_integer, check_number
 from lightning_dlopt.core.errors import ArgumentError, CheckpointError
 from lightning_dlopt.core.resume import SavedTechnique
 from lightning_dlopt.core.run_length import RunLength
-from lightning_dlopt.core.slots import Slot, tensor_copies, tensor_slots
 from lightning_dlopt.core.spans import Span, parse_span
 from lightning_dlopt.core.strategies import strategy_kind
 from lightning_dlopt.core.technique import Technique
-
-
-@torch.no_grad()
-def update_average_(averages: Sequence[Tensor], values: Sequence[Tensor], decay: float) -> None:
-    """Move each average towards its value, in place: ``decay * average + (1 - decay) * value``.
-
-    Args:
-        averages: tensors of any shapes, floating point; of other dtypes they become the value.
-        values: one for each, of the same shape, dtype and device.
-        decay: how much of the average stays, in [0, 1].
-
-    Example:
-        >>> average = torch.tensor([1.0])
-        >>> update_average_([average], [torch.tensor([2.0])], decay=0.75)
-        >>> average
-        tensor([1.2500])
-    """
-    if averages and all(average.is_floating_point() for average in averages):
-        torch._foreach_lerp_(list(averages), list(values), 1.0 - decay)
-        return
-    for average, value in zip(averages, values, strict=True):
-        if average.is_floating_point() or average.is_complex():
-            average.lerp_(value, 1.0 - decay)
-        else:
-            average.copy_(value)
+from lightning_dlopt.optimizers.module_average import ModuleAverage
+from lightning_dlopt.optimizers.rival_averages import refuse_lightnings_averages
 
 
 class EMA(Technique):
@@ -55,11 +29,14 @@ class EMA(Technique):
     1992, for averaging; the exponential form as in A. Tarvainen, H. Valpola, Mean Teachers Are
     Better Role Models, 2017, arXiv:1703.01780. It does what Lightning's ``EMAWeightAveraging``
     does, with all tensors in one call, without a second module, and also in weights-only
-    checkpoints; and whole-number buffers, such as a count of batches, are copied, not averaged.
+    checkpoints; and whole-number buffers, such as a count of batches, are left as they are.
 
-    Buffers of floating point, such as the statistics of batch norms, are averaged like weights.
-    The average has the weights' precision: where these have 16 bits, a ``decay`` near 1 rounds to
-    no change at all. Under DDP each process keeps its own average, of equal weights.
+    Buffers of floating point, such as the statistics of batch norms, are averaged like weights;
+    elements that aren't finite (a mask of -inf) and buffers of a new shape are copied. What is
+    written into a buffer in validation stays, and becomes its average. The average has the
+    weights' precision: where these have 16 bits, a ``decay`` near 1 rounds to no change at all.
+    Under DDP each process keeps its own average, of equal weights. In the module's own
+    ``on_validation_epoch_end``, unlike in ``validation_step``, the current weights are back.
 
     Args:
         decay: how much of the average stays at each update, in [0, 1); 0 does nothing.
@@ -71,11 +48,14 @@ class EMA(Technique):
         ArgumentError: if a value is outside its range.
         ArgumentTypeError: if an argument has another type.
         TechniqueError: before the first step, if the strategy shards the weights.
+        ConflictError: beside :class:`ScheduleFree`, or beside Lightning's weight averaging.
 
     The checkpoint keeps the arguments and the number of steps, the averaged weights in
     ``state_dict`` and the current ones in ``current_model_state``, where Lightning's callback has
-    them; one that is saved after training has the current ones in this technique's state. Training
-    can't be resumed without this technique, which alone knows of the current weights.
+    them; one that is saved after training has the current ones in this technique's state. To
+    resume training, give this technique again: it alone knows of the current weights. A run with
+    other techniques of this package refuses such a checkpoint; a Trainer without any goes on from
+    the averaged weights, after Lightning's warning that a callback is missing.
 
     Example:
         >>> EMA(0.999, start="10%")
@@ -93,12 +73,10 @@ class EMA(Technique):
         self._forget()
 
     def _forget(self) -> None:
-        self._averages: dict[str, Tensor] = {}
-        self._groups: list[tuple[list[Tensor], list[Slot]]] = []
+        self._average = ModuleAverage()
         self._steps = 0
         self._step_seen = 0
         self._begin = 0
-        self._is_in_module = False
         self._is_over = False
 
     # ---- what Lightning calls ----
@@ -106,6 +84,7 @@ class EMA(Technique):
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what it can't work with, and see to the checkpoints."""
         self._forget()
+        refuse_lightnings_averages(self, trainer)
         if strategy_kind(trainer) not in ("single", "replicated"):
             raise self.refuse(
                 f"{type(trainer.strategy).__name__} shards the weights, and an average of shards "
@@ -140,8 +119,8 @@ class EMA(Technique):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Notice at each epoch's start what has become of the module's tensors."""
-        if self.decay > 0 and (batch_idx == 0 or not self._groups):
-            self._follow(pl_module)
+        if self.decay > 0 and (batch_idx == 0 or not self._average.is_followed):
+            self._average.follow(pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -154,48 +133,43 @@ class EMA(Technique):
         since, self._steps = self._steps - self._begin, self._steps + 1
         if since < 0 or since % self.every:
             return
-        if not self._averages:
-            self._averages = {
-                name: space[key].detach().clone()
-                for name, (space, key) in tensor_slots(pl_module).items()
-            }
-            self._follow(pl_module)
-            return
-        for averages, slots in self._groups:
-            update_average_(averages, [space[key] for space, key in slots], self.decay)
+        if self._average.tensors:
+            self._average.update(self.decay)
+        else:
+            self._average.begin(pl_module)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the averaged weights into the module."""
         if not self._is_over:
-            self._swap(pl_module)
+            self._average.swap(pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the current weights back."""
         if not self._is_over:
-            self._swap(pl_module)
+            self._average.swap(pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the averaged weights in the module."""
-        self._swap(pl_module)
+        self._average.swap(pl_module)
 
     def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop averaging; a checkpoint may be saved yet."""
-        self._groups = []
-        self._averages = {name: average.cpu() for name, average in self._averages.items()}
+        self._average.let_go()
         self._is_over = True
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Put the current weights back, if it was during validation, and stop averaging."""
-        if self._is_in_module and not self._is_over:
-            self._swap(pl_module)
+        if self._average.is_in_module and not self._is_over:
+            self._average.swap(pl_module)
         super().on_exception(trainer, pl_module, exception)
 
     def extra_state(self) -> dict[str, Any]:
         """Keep the steps, and the other weights if nothing else in the checkpoint has them."""
-        other = dict(self._averages) if self._is_over else {}
-        return {"steps": self._steps, "other": other, "other_is_current": self._is_in_module}
+        other = dict(self._average.tensors) if self._is_over else {}
+        in_module = self._average.is_in_module
+        return {"steps": self._steps, "other": other, "other_is_current": in_module}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take up the count of steps."""
@@ -218,65 +192,28 @@ class EMA(Technique):
         current = checkpoint.get("current_model_state")
         state = checkpoint.get("callbacks", {}).get(self.state_key, {})
         if current is not None:
-            self._averages = tensor_copies(pl_module)
+            self._average.begin(pl_module)
             pl_module.load_state_dict(current, strict=pl_module.strict_loading)
         elif state.get("other"):
-            self._averages = {name: tensor.clone() for name, tensor in state["other"].items()}
+            other = {name: tensor.clone() for name, tensor in state["other"].items()}
+            self._average.tensors = other
             if state["other_is_current"]:
-                self._swap(pl_module)
-                self._is_in_module = False
+                self._average.swap(pl_module)
+                self._average.is_in_module = False
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy of a module in mid-training is no part of the run
         return {**super().__getstate__(), **vars(EMA(self.decay, self.every, self.start))}
 
-    # ---- the module's tensors ----
-
-    def _follow(self, pl_module: LightningModule) -> None:
-        """Look up the module's tensors; those that are new or changed in shape start afresh."""
-        if not self._averages:
-            return
-        averages: dict[str, Tensor] = {}
-        by_kind: dict[Any, tuple[list[Tensor], list[Slot]]] = {}
-        for name, (space, key) in tensor_slots(pl_module).items():
-            value, average = space[key], self._averages.get(name)
-            if average is None or average.shape != value.shape:
-                average = value.detach().clone()
-            averages[name] = average.to(value)
-            kind = by_kind.setdefault((value.device, value.dtype), ([], []))
-            kind[0].append(averages[name])
-            kind[1].append((space, key))
-        self._averages, self._groups = averages, list(by_kind.values())
-
-    @torch.no_grad()
-    def _swap(self, pl_module: LightningModule) -> None:
-        if not self._averages:
-            return
-        self._follow(pl_module)
-        for averages, slots in self._groups:
-            for average, (space, key) in zip(averages, slots, strict=True):
-                value = space[key].clone()
-                space[key].copy_(average)
-                average.copy_(value)
-        self._is_in_module = not self._is_in_module
-
     def _put_into(self, checkpoint: dict[str, Any], pl_module: LightningModule) -> None:
         """Give a checkpoint the average, and the current weights if it is one to resume from."""
-        if not self._averages:
+        if not self._average.tensors:
             return
-        self._follow(pl_module)
-        held: list[tuple[Tensor, Tensor]] = []
         # the tensors change places for a moment, so that the module's own state_dict names them
-        for averages, slots in self._groups:
-            for average, (space, key) in zip(averages, slots, strict=True):
-                held.append((space[key], space[key].data))
-                space[key].data = average
-        try:
+        with self._average.exchanged(pl_module):
             other = pl_module.state_dict()
-        finally:
-            for tensor, data in held:
-                tensor.data = data
         both = other, checkpoint["state_dict"]
-        checkpoint["state_dict"], current = both[::-1] if self._is_in_module else both
+        in_module = self._average.is_in_module
+        checkpoint["state_dict"], current = both[::-1] if in_module else both
         if "callbacks" in checkpoint:
             checkpoint["current_model_state"] = current

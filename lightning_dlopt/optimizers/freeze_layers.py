@@ -1,10 +1,12 @@
 """Layers that don't train for a part of the run."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from lightning_dlopt.core.checks import check_choice
 from lightning_dlopt.core.errors import ArgumentError
@@ -32,10 +34,15 @@ class FreezeLayers(Technique):
     arXiv:1706.04983. Neither's schedule of rates is part of this.
 
     On one device the frozen layers' backward pass is saved, too. Under DDP and FSDP2, which decide
-    at the start what they synchronize, gradients are computed and dropped: it costs what training
-    costs. Parameters that were frozen before stay frozen, and after training every one is as it
-    was before. Under manual optimization a batch counts as a step. What is frozen follows from the
-    step alone, so a resumed run goes on as it would have; the checkpoint keeps the arguments only.
+    at the start what they synchronize, and where the whole of an optimizer rests under manual
+    optimization, gradients are computed and dropped: it costs what training costs.
+
+    Layers are looked up by name when the time comes, and at each epoch's start, as they may have
+    been replaced (not under FSDP2). Parameters that are frozen otherwise by then stay frozen, and
+    after training every one is as it was before; only what the module freezes while it is frozen
+    here trains afterwards. Under manual optimization a batch counts as a step. What is frozen
+    follows from the step alone, so a resumed run goes on as it would have; the checkpoint keeps the
+    arguments only.
 
     Args:
         patterns: a name pattern or a list of them (``fnmatch``, case-sensitive), for parameters
@@ -50,7 +57,8 @@ class FreezeLayers(Technique):
 
     Raises:
         TechniqueError: before the first step, if a pattern matches nothing, if nothing would be
-            left to train, or for strategies other than one device, DDP and FSDP2.
+            left to train, if a layer to be frozen then is lazy, or for strategies other than one
+            device, DDP and FSDP2.
 
     Example:
         >>> FreezeLayers("encoder", until="20%")
@@ -81,9 +89,10 @@ class FreezeLayers(Technique):
         self._boundary = 0
         self._manual = False
         self._keeps_graph = False  # gradients are dropped, requires_grad is left alone
-        self._was_frozen: frozenset[int] = frozenset()
+        self._is_sharded = False
         self._parameters: list[nn.Parameter] = []
         self._frozen: list[nn.Parameter] | None = None  # None: not frozen now
+        self._held: frozenset[int] = frozenset()  # the same by id
         self._silenced: list[nn.Module] = []
 
     # ---- what Lightning calls ----
@@ -98,6 +107,7 @@ class FreezeLayers(Technique):
             )
         self._manual = not pl_module.automatic_optimization
         self._keeps_graph = kind != "single"
+        self._is_sharded = kind == "sharded"
 
         def dropping(original: Callable[..., Any], *, first: bool) -> Callable[..., Any]:
             def around(*args: Any, **kwargs: Any) -> Any:
@@ -110,26 +120,24 @@ class FreezeLayers(Technique):
 
             return around
 
-        if self._keeps_graph:  # before any hook can take the gradients for those of the step
+        # before any hook can take the gradients for those of the step
+        if self._keeps_graph or self._manual:
             self.patch(pl_module, "backward", lambda original: dropping(original, first=False))
         if not self._manual:  # a technique may have made gradients where there were none
             name = "configure_gradient_clipping"
             self.patch(pl_module, name, lambda original: dropping(original, first=True))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the parameters, and note what is frozen already.
+        """Find the parameters, or refuse.
 
-        No technique has frozen anything yet, and FSDP2 hasn't put whole copies in the place of
-        the parameters that are trained, as it does in the sanity check.
+        FSDP2 hasn't put whole copies in the place of the parameters that are trained yet, as it
+        does in the sanity check.
         """
-        self._was_frozen = frozenset(
-            id(parameter) for parameter in pl_module.parameters() if not parameter.requires_grad
-        )
         try:
             found = find_parameters(pl_module, self.patterns)
         except ArgumentError as error:
             raise self.refuse(str(error)) from error
-        self._parameters = [p for p in found if id(p) not in self._was_frozen]
+        self._parameters = [parameter for parameter in found if parameter.requires_grad]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the step at which it changes; refuse to freeze all."""
@@ -138,6 +146,7 @@ class FreezeLayers(Technique):
             self._boundary = self._span.steps(run)
         except ArgumentError as error:
             raise self.refuse(str(error)) from error
+        self._parameters = self._find(trainer, pl_module)
         trained = {id(p) for o in trainer.optimizers for g in o.param_groups for p in g["params"]}
         if not any(id(parameter) in trained for parameter in self._parameters):
             self.warn_no_effect("none of the parameters that match is trained by an optimizer")
@@ -158,7 +167,7 @@ class FreezeLayers(Technique):
         """
         step = trainer.fit_loop.total_batch_idx if self._manual else trainer.global_step
         wanted = step < self._boundary if self.after is None else step >= self._boundary
-        if wanted and self._frozen is None:
+        if wanted and (self._frozen is None or batch_idx == 0):
             self._freeze(trainer, pl_module)
         elif not wanted and self._frozen is not None:
             self._release(trainer)
@@ -172,7 +181,17 @@ class FreezeLayers(Technique):
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy of a module in mid-training isn't under training itself
-        return {**super().__getstate__(), "_parameters": [], "_frozen": None, "_silenced": []}
+        gone: dict[str, Any] = {
+            "_parameters": [],
+            "_frozen": None,
+            "_held": frozenset(),
+            "_silenced": [],
+        }
+        return {**super().__getstate__(), **gone}
+
+    def holds(self, parameter: nn.Parameter) -> bool:
+        """Return whether a parameter is frozen now; ``requires_grad`` doesn't tell under DDP."""
+        return id(parameter) in self._held
 
     # ---- how it is done ----
 
@@ -180,16 +199,40 @@ class FreezeLayers(Technique):
         for parameter in self._frozen or ():
             parameter.grad = None
 
+    def _find(self, trainer: Trainer, pl_module: LightningModule) -> list[nn.Parameter]:
+        """Return what matches now and would train; layers may have been replaced or frozen."""
+        if self._is_sharded:
+            return self._parameters
+        found: dict[int, nn.Parameter] = {}
+        for pattern in self.patterns:
+            with suppress(ArgumentError):  # it matched at the start; its layer is gone
+                found.update((id(p), p) for p in find_parameters(pl_module, [pattern]))
+        freezers = (self, *self._others(trainer))
+        held = {id(parameter) for one in freezers for parameter in one._frozen or ()}
+        return [p for p in found.values() if p.requires_grad or id(p) in held]
+
     def _freeze(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._frozen = self._parameters
+        """Freeze what matches, or what is new of it."""
+        known = {id(parameter) for parameter in self._frozen or ()}
+        is_new = self._frozen is None
+        found = self._find(trainer, pl_module)
+        if any(is_lazy(parameter) for parameter in found):
+            raise self.refuse(
+                "what it would freeze has no values yet, as its layers are lazy: run a batch "
+                "through the module before training"
+            )
+        self._frozen, self._held = found, frozenset(id(parameter) for parameter in found)
         others = self._others(trainer)
-        together = [parameter for one in (self, *others) for parameter in one._frozen or ()]
-        self._refuse_to_freeze_all(trainer, {id(parameter) for parameter in together})
+        together = {id(p) for one in (self, *others) for p in one._frozen or ()}
+        rests = self._refuse_to_freeze_all(trainer, together)
+        # an optimizer all of whose parameters rest may be toggled: its loss needs a graph
+        keeps_graph = self._keeps_graph or rests
         for parameter in self._frozen:
-            parameter.grad = None
-            if not self._keeps_graph:
-                parameter.requires_grad_(False)
-        if self.batch_norm == "eval":
+            if id(parameter) not in known:
+                parameter.grad = None
+                if not keeps_graph:
+                    parameter.requires_grad_(False)
+        if is_new and self.batch_norm == "eval":
             silent = {id(part) for other in others for part in other._silenced}
             self._silenced = [
                 part
@@ -210,13 +253,18 @@ class FreezeLayers(Technique):
         for part in self._silenced:
             if id(part) not in still:
                 part.train()
-        self._frozen, self._silenced = None, []
+        self._frozen, self._held, self._silenced = None, frozenset(), []
 
-    def _refuse_to_freeze_all(self, trainer: Trainer, frozen: set[int]) -> None:
+    def _refuse_to_freeze_all(self, trainer: Trainer, frozen: set[int]) -> bool:
+        """Return whether a whole optimizer would rest; refuse where that can't be."""
+        rests = False
         for optimizer in trainer.optimizers:
-            trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
-            if trained - frozen - self._was_frozen:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            if any(p.requires_grad and id(p) not in frozen for p in parameters):
                 continue
+            if not any(id(p) in frozen for p in parameters):
+                continue
+            rests = True
             # a loss scaler can't step an optimizer without gradients
             scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
             if not self._manual or len(trainer.optimizers) == 1 or scaled:
@@ -224,3 +272,4 @@ class FreezeLayers(Technique):
                     f"it would freeze every parameter that {type(optimizer).__name__} trains: "
                     "give patterns that leave some"
                 )
+        return rests

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -58,7 +59,8 @@ class Lookahead(Technique):
     Raises:
         ArgumentError: if a value is outside its range.
         ArgumentTypeError: if an argument has another type.
-        TechniqueError: before the first step, if the strategy shards the weights.
+        TechniqueError: before the first step, if the strategy shards the weights, or lazy layers
+            have none yet.
 
     The checkpoint keeps the arguments, the slow weights and the counts of steps. Resumed from one
     that hasn't them, it begins at the checkpoint's weights.
@@ -103,6 +105,11 @@ class Lookahead(Technique):
             raise self._misfit(f"{len(counts)} optimizers, and this run {len(trainer.optimizers)}")
         for index, optimizer in enumerate(trainer.optimizers):
             parameters = _parameters(optimizer)
+            if any(is_lazy(parameter) for parameter in parameters):
+                raise self.refuse(
+                    "lazy layers have no weights yet that could be its slow ones: run a batch "
+                    "through the module before training"
+                )
             slow: Sequence[Tensor] = saved[index] if saved else parameters
             if [s.shape for s in slow] != [p.shape for p in parameters]:
                 raise self._misfit("slow weights of other shapes than the optimizer's parameters")

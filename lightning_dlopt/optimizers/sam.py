@@ -1,63 +1,21 @@
 """Sharpness-aware minimization: the gradient is taken where the loss nearby is largest."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
-import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
 
+from lightning_dlopt.core.batch_copy import copied
 from lightning_dlopt.core.checks import check_flag, check_integer, check_number
 from lightning_dlopt.core.global_generators import GlobalGenerators
 from lightning_dlopt.core.module_state import ModuleState
 from lightning_dlopt.core.strategies import strategy_kind
-from lightning_dlopt.core.technique import Technique
-
-
-@torch.no_grad()
-def perturb_weights(
-    weights: Sequence[Tensor],
-    gradients: Sequence[Tensor],
-    rho: float = 0.05,
-    adaptive: bool = False,
-    out: Sequence[Tensor] | None = None,
-) -> list[Tensor]:
-    """Return the weights moved uphill by ``rho``: ``w + rho * g / norm(g)``.
-
-    The norm is that of all gradients together; their common scale doesn't matter. ``adaptive``
-    measures each weight by its own size: ``w + rho * w**2 * g / norm(w * g)``.
-
-    Args:
-        weights: tensors of any shapes; they aren't changed.
-        gradients: one for each, of the same shape.
-        rho: how far to go, 0 or more.
-        adaptive: whether to scale each weight's step by the weight.
-        out: tensors to put the results into, like the weights; new ones by default.
-
-    Example:
-        >>> perturb_weights([torch.zeros(2)], [torch.tensor([3.0, 4.0])], rho=1.0)
-        [tensor([0.6000, 0.8000])]
-    """
-    if not weights:
-        return []
-    out = [torch.empty_like(weight) for weight in weights] if out is None else list(out)
-    if adaptive:
-        gradients = [
-            torch.mul(w, g, out=o) for w, g, o in zip(weights, gradients, out, strict=True)
-        ]
-    first = weights[0].device
-    norms = [
-        torch.linalg.vector_norm(g, dtype=torch.promote_types(g.dtype, torch.float32)).to(first)
-        for g in gradients
-    ]
-    scale = rho / (torch.linalg.vector_norm(torch.stack(norms)) + 1e-12)
-    for weight, gradient, result in zip(weights, gradients, out, strict=True):
-        factor = scale.to(weight)
-        if adaptive:
-            gradient = gradient.mul_(weight)
-        torch.addcmul(weight, gradient, factor, out=result)
-    return out
+from lightning_dlopt.core.technique import Technique, techniques_of
+from lightning_dlopt.optimizers.freeze_layers import FreezeLayers
+from lightning_dlopt.optimizers.sharpness import perturb_weights, summed_over_processes
 
 
 class SAM(Technique):
@@ -76,12 +34,19 @@ class SAM(Technique):
     part of Y. Liu, S. Mai, X. Chen, C. Hsieh, Y. You, Towards Efficient and Scalable
     Sharpness-Aware Minimization, 2022, arXiv:2203.02714, without its reuse of old directions.
 
-    Everything that is recorded comes from the first pass: what the module logs, the statistics of
-    batch norms and other buffers, metrics, counters, and what ``training_step`` returns beside the
-    loss; the returned loss itself is that of the second pass. The second pass starts from the
-    same state and the same global random generators as the first. Not muted are calls that go
-    around the module: ``print``, a logger's ``experiment``. Until the backward pass is over,
-    ``on_before_backward`` included, the module has the moved weights.
+    What is recorded comes from the first pass: what the module logs, the statistics of batch norms
+    and other buffers, frozen parameters that ``training_step`` moves (a momentum teacher), metrics,
+    the module's attributes (a counter, say) with what is in its lists, dicts, sets and deques, and
+    what ``training_step`` returns beside the loss; the returned loss itself is that of the second
+    pass. The second pass starts from the same state, the same global random generators and the same
+    batch as the first. Each step copies the batch, the buffers and the frozen parameters for this.
+
+    Twice a step go what only objects within the module know: an iterator or a
+    ``torch.Generator`` that it holds moves on in both passes, a meter of one's own class counts
+    both, and so does a container in a container. Calls that go around the module aren't muted:
+    ``print``, a logger's ``experiment``. Until the backward pass is over, ``on_before_backward``
+    included, the module has the moved weights. Outside of training, as where ``validation_step``
+    calls ``training_step``, there is one pass.
 
     Under gradient accumulation each batch is moved by its own gradient (the paper's m-sharpness),
     so N batches of b aren't quite one of N·b. Under DDP the direction is that of the gradient
@@ -97,8 +62,9 @@ class SAM(Technique):
     Raises:
         ArgumentError: if ``rho`` is negative or infinite, or ``every`` is less than 1.
         ArgumentTypeError: if an argument has another type.
-        TechniqueError: before the first step, under manual optimization and under strategies
-            other than DDP that use several processes.
+        TechniqueError: before the first step, under manual optimization, under strategies other
+            than DDP that use several processes, for a ``training_step`` that takes the
+            ``dataloader_iter``, and if no optimizer trains a parameter.
 
     The checkpoint keeps the arguments only.
 
@@ -137,17 +103,37 @@ class SAM(Technique):
                 "step: use strategy='ddp' or a single device"
             )
 
+        if is_param_in_hook_signature(pl_module.training_step, "dataloader_iter", explicit=True):
+            raise self.refuse(
+                "training_step takes the dataloader_iter, and the second pass would take the next "
+                "batch from it: let it take a batch"
+            )
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put itself around ``training_step`` and all that other techniques have done to it."""
         if self.rho == 0:
             self.warn_no_effect("rho is 0")
             return
+        if not _trained(trainer):
+            raise self.refuse(
+                f"no optimizer of {type(pl_module).__name__} trains a parameter, so there are no "
+                "weights to move: let configure_optimizers return an optimizer"
+            )
 
         def around_step(training_step: Callable[..., Any]) -> Callable[..., Any]:
             def twice(*args: Any, **kwargs: Any) -> Any:
-                if trainer.global_step % self.every:
+                # a validation_step may call training_step, too
+                trains = trainer.training and torch.is_grad_enabled()
+                if not trains or trainer.global_step % self.every:
                     return training_step(*args, **kwargs)
-                return self._run(trainer, pl_module, lambda: training_step(*args, **kwargs))
+                # a step may take its batch apart, or write to it
+                again = copied((args, kwargs), tensors=True)
+                return self._run(
+                    trainer,
+                    pl_module,
+                    lambda: training_step(*args, **kwargs),
+                    lambda: training_step(*again[0], **again[1]),
+                )
 
             return twice
 
@@ -173,13 +159,21 @@ class SAM(Technique):
 
     # ---- one step ----
 
-    def _run(self, trainer: Trainer, pl_module: LightningModule, step: Callable[[], Any]) -> Any:
+    def _run(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        step: Callable[[], Any],
+        step_again: Callable[[], Any],
+    ) -> Any:
         """Run a training step twice and return the output that has the second pass's loss."""
         before, draws = ModuleState(pl_module), GlobalGenerators(pl_module.device)
         first = step()
         if first is None:
             return None
         parameters = _trained(trainer)
+        if not parameters:
+            return first
         gradients = self._gradients(trainer, _loss(first), parameters)
         # autocast may remember the weights in 16 bits, and those are about to change
         torch.clear_autocast_cache()
@@ -190,7 +184,7 @@ class SAM(Technique):
         self._move(parameters, gradients)
         self._muted = True
         try:
-            second = step()
+            second = step_again()
         finally:
             self._muted = False
             self._recorded.restore_attributes()
@@ -213,7 +207,7 @@ class SAM(Technique):
             g.to_dense() if g is not None and g.is_sparse else g for g in found
         ]
         if trainer.world_size > 1:
-            return _summed_over_processes(trainer, parameters, gradients)
+            return summed_over_processes(trainer, parameters, gradients)
         return gradients
 
     def _move(self, parameters: list[nn.Parameter], gradients: list[Tensor | None]) -> None:
@@ -244,8 +238,15 @@ class SAM(Technique):
 
 
 def _trained(trainer: Trainer) -> list[nn.Parameter]:
+    freezers = [one for one in techniques_of(trainer) if isinstance(one, FreezeLayers)]
     groups = (group for optimizer in trainer.optimizers for group in optimizer.param_groups)
-    parameters = (p for group in groups for p in group["params"] if p.requires_grad)
+    parameters = (
+        p
+        for group in groups
+        for p in group["params"]
+        # FreezeLayers can't set requires_grad under DDP
+        if p.requires_grad and not any(freezer.holds(p) for freezer in freezers)
+    )
     return list({id(p): p for p in parameters}.values())
 
 
@@ -261,22 +262,3 @@ def _alike(moved: Tensor, parameter: Tensor) -> bool:
         and moved.dtype == parameter.dtype
         and moved.device == parameter.device
     )
-
-
-def _summed_over_processes(
-    trainer: Trainer, parameters: list[nn.Parameter], gradients: list[Tensor | None]
-) -> list[Tensor | None]:
-    """Return the processes' gradients added up; a parameter that one of them leaves out is 0."""
-    group = getattr(trainer.strategy.model, "process_group", None)
-    filled = [
-        torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)
-    ]
-    summed: list[Tensor | None] = list(filled)
-    for kind in dict.fromkeys((g.device, g.dtype) for g in filled):  # in one order everywhere
-        chosen = [i for i, g in enumerate(filled) if (g.device, g.dtype) == kind]
-        flat = torch.cat([filled[i].reshape(-1) for i in chosen])
-        dist.all_reduce(flat, group=group)
-        parts = torch.split(flat, [filled[i].numel() for i in chosen])
-        for i, part in zip(chosen, parts, strict=True):
-            summed[i] = part.view_as(filled[i])
-    return summed

@@ -6,12 +6,13 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from torch import Tensor
 
-from lightning_dlopt.core.errors import ConflictError
+from lightning_dlopt.core.errors import CheckpointError, ConflictError
+from lightning_dlopt.core.resume import SavedTechnique
 from lightning_dlopt.core.strategies import strategy_kind
 from lightning_dlopt.core.technique import Technique, techniques_of
+from lightning_dlopt.optimizers.rival_averages import refuse_lightnings_averages
 
 
 def switches(optimizer: Any) -> bool:
@@ -26,6 +27,14 @@ def switches(optimizer: Any) -> bool:
 
 def _parameters(optimizers: Sequence[Any]) -> list[Tensor]:
     return [p for o in optimizers for group in o.param_groups for p in group["params"]]
+
+
+def _switching(made: Any) -> list[Any]:
+    """Return the optimizers with two modes in what ``configure_optimizers`` returns."""
+    if isinstance(made, Mapping | list | tuple):
+        items = made.values() if isinstance(made, Mapping) else made
+        return [optimizer for item in items for optimizer in _switching(item)]
+    return [made] if switches(made) else []
 
 
 @contextmanager
@@ -64,10 +73,14 @@ class ScheduleFree(Technique):
 
     Training goes on with bitwise the weights it had, whether it was validated and saved or not:
     they are kept aside meanwhile (``train()`` after ``eval()`` would give them up to rounding),
-    which takes the memory of the trained parameters once more. A checkpoint's ``state_dict``
+    with a copy of the evaluation weights to notice changes, which takes the memory of the trained
+    parameters twice more; a parameter that the module changes meanwhile, such as in
+    ``on_train_epoch_end``, trains on with what it was given. A checkpoint's ``state_dict``
     holds the evaluation weights, so ``load_from_checkpoint`` gives the module that validation saw;
-    the training weights are kept beside it, and a resume is exact. It can't be resumed without
-    this technique.
+    the training weights are kept beside it, and a resume is exact. To resume training, give this
+    technique again: a run with other techniques of this package refuses such a checkpoint, and a
+    Trainer without any goes on from the evaluation weights, after Lightning's warning that a
+    callback is missing.
 
     The optimizer's own ``warmup_steps`` is the place for a warm-up; of this package's schedules
     only :class:`~lightning_dlopt.schedules.ConstantLR`, which can warm up too, goes with it. A
@@ -79,13 +92,14 @@ class ScheduleFree(Technique):
     Raises:
         TechniqueError: before the first step, if an optimizer of the module has no ``train`` and
             ``eval``, or for strategies other than one device and DDP.
-        ConflictError: beside a schedule, or beside Lightning's weight averaging.
+        ConflictError: beside a schedule, :class:`EMA`, or Lightning's weight averaging.
 
     Example:
         >>> ScheduleFree()
         ScheduleFree()
     """
 
+    exclusive: ClassVar[str | None] = "weight average"
     required_on_resume: ClassVar[bool] = True
 
     def __init__(self) -> None:
@@ -93,13 +107,16 @@ class ScheduleFree(Technique):
 
     def _forget(self) -> None:
         self._started = False
-        self._kept: list[Tensor] | None = None  # the training weights, while others are in place
+        # the training weights by parameter, and what is in place of them for the time being
+        self._kept: dict[Tensor, tuple[Tensor, Tensor]] | None = None
+        self._groups = 0
         self._loaded: Mapping[str, Tensor] | None = None
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what averages or schedules as well, and take care of what is saved."""
         self._forget()
-        self._refuse_rivals(trainer)
+        refuse_lightnings_averages(self, trainer)
+        self._refuse_schedules(trainer)
         if strategy_kind(trainer) not in ("single", "replicated"):
             raise self.refuse(
                 f"{type(trainer.strategy).__name__} isn't supported: use one device or DDP"
@@ -113,6 +130,18 @@ class ScheduleFree(Technique):
 
             return saving
 
+        def configure_optimizers(original: Callable[..., Any]) -> Callable[..., Any]:
+            def in_training_mode() -> Any:
+                made = original()
+                for optimizer in _switching(made):
+                    if not optimizer.state:  # of one that was kept, this would move the weights
+                        optimizer.train()
+                return made
+
+            return in_training_mode
+
+        # a search for a learning rate or a batch size trains without the callbacks
+        self.patch(pl_module, "configure_optimizers", configure_optimizers)
         # the module's hook, because the callbacks' isn't called for a weights-only checkpoint
         self.patch(pl_module, "on_save_checkpoint", on_save_checkpoint)
 
@@ -152,13 +181,19 @@ class ScheduleFree(Technique):
         Not as soon as validation is over: what looks at the module then, and at the epoch's end,
         finds the weights that were validated.
         """
-        if self._kept is None:
+        groups = sum(len(optimizer.param_groups) for optimizer in trainer.optimizers)
+        if self._kept is None and groups == self._groups:
             return
+        self._groups = groups  # a new one isn't in training mode
+        now = {p: p.detach().clone() for p in self._kept or ()}
         for optimizer in trainer.optimizers:
             optimizer.train()  # type: ignore[attr-defined]
         with torch.no_grad():
-            for parameter, weights in zip(_parameters(trainer.optimizers), self._kept, strict=True):
-                parameter.copy_(weights)
+            for parameter, (training, shown) in (self._kept or {}).items():
+                if torch.equal(now[parameter], shown):
+                    parameter.copy_(training)
+                else:  # the module has changed it meanwhile
+                    parameter.copy_(now[parameter])
         self._kept = None
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -182,7 +217,15 @@ class ScheduleFree(Technique):
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy of a module in mid-training isn't under training itself
-        return {**super().__getstate__(), "_started": False, "_kept": None, "_loaded": None}
+        gone = {"_started": False, "_kept": None, "_groups": 0, "_loaded": None}
+        return {**super().__getstate__(), **gone}
+
+    def check_resume(self, saved: list[SavedTechnique]) -> None:
+        """Refuse a checkpoint that has another average."""
+        for other in saved:
+            if other.exclusive == self.exclusive and other.name != self.state_key:
+                saved_with = f"the checkpoint was saved with {other.name}"
+                raise CheckpointError(f"{saved_with}, but this run has {self!r}: resume with that")
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take up the training weights; they are put in place when training starts."""
@@ -190,9 +233,12 @@ class ScheduleFree(Technique):
 
     def _evaluate(self, trainer: Trainer) -> None:
         if self._started and self._kept is None:
-            self._kept = [p.detach().clone() for p in _parameters(trainer.optimizers)]
+            parameters = _parameters(trainer.optimizers)
+            training = [p.detach().clone() for p in parameters]
             for optimizer in trainer.optimizers:
                 optimizer.eval()  # type: ignore[attr-defined]
+            shown = [p.detach().clone() for p in parameters]
+            self._kept = dict(zip(parameters, zip(training, shown, strict=True), strict=True))
 
     def _save(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -204,7 +250,8 @@ class ScheduleFree(Technique):
             with evaluation_weights(trainer.optimizers):
                 evaluation = [parameter.detach().clone() for parameter in trained]
         else:
-            training, evaluation = self._kept, trained
+            training = [self._kept[p][0] if p in self._kept else p.detach() for p in trained]
+            evaluation = trained
         position = {id(parameter): index for index, parameter in enumerate(trained)}
         state: dict[str, Any] = checkpoint["state_dict"]
         for name, parameter in pl_module.named_parameters(remove_duplicate=False):
@@ -217,13 +264,7 @@ class ScheduleFree(Technique):
                 if id(parameter) in position
             }
 
-    def _refuse_rivals(self, trainer: Trainer) -> None:
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, WeightAveraging | StochasticWeightAveraging):
-                raise ConflictError(
-                    f"{self!r} and {type(callback).__name__} would both average the weights: keep "
-                    "one of them"
-                )
+    def _refuse_schedules(self, trainer: Trainer) -> None:
         for other in techniques_of(trainer):
             schedule = other.exclusive == "learning-rate schedule"
             if schedule and not getattr(other, "may_be_constant", False):

@@ -194,6 +194,17 @@ def test_validation_after_training_leaves_the_average_where_it_is() -> None:
     assert torch.equal(module.net[0].weight, average)
 
 
+def test_the_modules_own_hook_after_validation_has_the_current_weights() -> None:
+    class Looks(Module):
+        def on_validation_epoch_end(self) -> None:
+            self.looked = self.net[0].weight.detach().clone()
+
+    module = Looks()
+    fit(module, EMA(0.8), num_sanity_val_steps=0)
+    assert torch.equal(module.looked, module.after[-1]["net.0.weight"])
+    assert not torch.equal(module.looked, module.validated[-1])
+
+
 class Fails(Module):
     failing = True
 
