@@ -142,7 +142,9 @@ def run(arguments: list[str]) -> None:
     """
     _ = lightning_dlopt.__all__  # short class names are known once their classes are imported
     # the parser and the Trainer's launcher, which starts further processes, read them from there
-    before = sys.argv
+    before, path = sys.argv, list(sys.path)
+    # a user's module may lie in the current folder, but nothing there hides what is installed
+    sys.path.append(os.getcwd())  # noqa: PTH109
     check_order(config_paths(arguments))
     sys.argv = [sys.argv[0], *configs_first(arguments)]
     try:
@@ -154,4 +156,4 @@ def run(arguments: list[str]) -> None:
     except ParseError as error:
         raise UsageError(parse_message(error)) from error
     finally:
-        sys.argv = before
+        sys.argv, sys.path[:] = before, path

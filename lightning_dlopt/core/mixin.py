@@ -4,10 +4,10 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningModule
 
 from lightning_dlopt.core.checks import owner_name
-from lightning_dlopt.core.errors import ArgumentTypeError, ConflictError
+from lightning_dlopt.core.errors import ArgumentTypeError, ConflictError, TechniqueError
 from lightning_dlopt.core.technique import Technique
 
 
@@ -31,6 +31,16 @@ class TechniqueMixin:
     ``configure_callbacks``, so both forms train alike to the last bit and leave the same state in
     a checkpoint.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse a class in which Lightning's constructor would never reach the mixin's."""
+        super().__init_subclass__(**kwargs)
+        order = cls.__mro__
+        if LightningModule in order and order.index(LightningModule) < order.index(TechniqueMixin):
+            raise ArgumentTypeError(
+                f"{cls.__name__}: the mixins come before LightningModule (and before any module "
+                "that they are added to) in the list of base classes"
+            )
 
     #: The constructor's arguments that hold techniques, in a subclass.
     technique_arguments: ClassVar[tuple[str, ...]] = ()
@@ -71,6 +81,11 @@ class TechniqueMixin:
         trainer: Any = self.trainer  # type: ignore[attr-defined]
         # what a module brought to an earlier fit of this Trainer went with that module
         trainer.callbacks = [c for c in trainer.callbacks if not getattr(c, "is_brought", False)]
+        if not hasattr(self, "_own_techniques"):
+            raise TechniqueError(
+                f"{type(self).__name__} has not called the constructor of its mixins: call "
+                "super().__init__(...) in its own"
+            )
         for mine in self._own_techniques:
             for theirs in trainer.callbacks:
                 if isinstance(mine, type(theirs)) and theirs not in callbacks:

@@ -1,6 +1,7 @@
 """``dlopt fit``, ``validate``, ``test`` and ``predict`` on real data."""
 
 import csv
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,14 @@ def test_a_network_in_a_callback_does_not_change_the_model(
         assert code == 0, printed
         weights.append(checkpoint(tmp_path / name)["state_dict"])
     assert all(torch.equal(tensor, weights[1][key]) for key, tensor in weights[0].items())
+
+
+def test_a_module_in_the_current_folder(dlopt: Run, tmp_path: Path) -> None:
+    (tmp_path / "my_own_file.py").write_text(
+        "from lightning.pytorch.demos.boring_classes import BoringModel\n"
+        "class MyOwnModule(BoringModel):\n    pass\n"
+    )
+    options = ["--trainer.max_steps=2", "--trainer.logger=false", "--trainer.callbacks+=SAM"]
+    code, printed = dlopt("fit", "--model=my_own_file.MyOwnModule", *options)
+    assert code == 0, printed
+    assert str(tmp_path) not in sys.path
