@@ -81,6 +81,7 @@ def _unit_norms(tensors: list[Tensor]) -> Tensor:
 def _batches(parameters: Sequence[Tensor]) -> Iterable[tuple[list[Tensor], list[Tensor]]]:
     """Yield weights with their gradients: large ones alone, small ones of one fan-in together."""
     together: dict[object, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
+    sizes: dict[object, int] = defaultdict(int)
     for weight in parameters:
         gradient = weight.grad
         assert gradient is not None
@@ -89,9 +90,15 @@ def _batches(parameters: Sequence[Tensor]) -> Iterable[tuple[list[Tensor], list[
             yield [weight.detach()], [gradient]
         elif size:
             fan_in = size // len(weight) if weight.dim() > 1 else None
-            weights, gradients = together[fan_in, weight.device, weight.dtype, gradient.dtype]
+            key = (fan_in, weight.device, weight.dtype, gradient.dtype)
+            weights, gradients = together[key]
             weights.append(weight)
             gradients.append(gradient)
+            sizes[key] += size
+            # more would go to several threads, which takes longer than so little work
+            if weight.device.type == "cpu" and sizes[key] >= _SMALL:
+                yield together.pop(key)
+                sizes[key] = 0
     yield from together.values()
 
 

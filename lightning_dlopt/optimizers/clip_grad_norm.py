@@ -36,12 +36,25 @@ def clip_by_norm_(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
         tensor([0.6000, 0.8000])
     """
     check_number("clip_by_norm_", "max_norm", max_norm, "(0, inf]")
-    present = [parameter for parameter in parameters if parameter.grad is not None]
-    norm = global_norm([parameter.grad for parameter in present if parameter.grad is not None])
+    gradients = [gradient for p in parameters if (gradient := p.grad) is not None]
+    norm = global_norm(gradients)
     # elsewhere looking at the norm would wait for the device, and multiplying by 1 is cheaper
     if norm.device.type != "cpu" or not is_within(norm, max_norm):
-        torch.nn.utils.clip_grads_with_norm_(present, max_norm, norm)
+        scale_to_norm_(gradients, max_norm, norm)
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def scale_to_norm_(gradients: list[Tensor], max_norm: float, norm: Tensor) -> None:
+    """Scale gradients whose common norm is ``norm`` in place, so that it is at most ``max_norm``.
+
+    The factor is that of ``torch.nn.utils.clip_grads_with_norm_``.
+    """
+    factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    if all(gradient.device == norm.device for gradient in gradients):
+        torch._foreach_mul_(gradients, factor)
+    else:
+        for gradient in gradients:
+            gradient.mul_(factor.to(gradient.device))
 
 
 def is_within(norm: Tensor, max_norm: float) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from lightning_dlopt.core.checks import check_integer, check_number
-from lightning_dlopt.optimizers.clip_grad_norm import ClippedSteps
+from lightning_dlopt.optimizers.clip_grad_norm import ClippedSteps, scale_to_norm_
 from lightning_dlopt.optimizers.clipping import GradientClip
 from lightning_dlopt.optimizers.gradient_norm import global_norm
 
@@ -79,14 +79,15 @@ class QuantileClip(GradientClip):
         self, pl_module: LightningModule, parameters: list[Tensor], logging: bool
     ) -> dict[str, Tensor | float]:
         """Clip to the quantile of the norms, the present one among them."""
-        norm = global_norm([p.grad for p in parameters if p.grad is not None])
+        gradients = [gradient for p in parameters if (gradient := p.grad) is not None]
+        norm = global_norm(gradients)
         size = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         if math.isfinite(size):
             self._norms.append(size)
         limit = quantile_norm(self._norms, self.quantile) if self._norms else math.inf
         # of equal norms rounding must not clip any
         if size > limit or not math.isfinite(size):
-            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+            scale_to_norm_(gradients, limit, norm)
         self._seen.count(torch.tensor(size), limit)
         if not logging:
             return {}
