@@ -1,8 +1,8 @@
 """What each technique costs at the setting at which it does nothing.
 
 ``python -m benchmarks.neutral`` trains the source example's network (MLP 784-128-128-10, batch 32,
-fused Adam, stock Trainer) without any technique and with one at a time, all in one interleaved
-run, and prints how much longer a step takes.
+fused Adam, stock Trainer) with one technique at a time and, in turn, without it, and prints how
+much longer a step takes.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def fit(loader: dlopt.TensorLoader, steps: int, *techniques: Callback) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -67,17 +67,20 @@ def main() -> None:
     steps = options.steps
     images, labels = torch.randn(32 * steps, 1, 28, 28), torch.randint(10, (32 * steps,))
     loader = dlopt.TensorLoader(images, labels, batch_size=32)
-    sides: dict[str, Callable[[], float]] = {"without": lambda: fit(loader, steps)}
-    for name, make in NEUTRAL.items():
-        sides[name] = functools.partial(lambda made: fit(loader, steps, made()), make)
-    sides["an empty Callback"] = lambda: fit(loader, steps, Callback())
-    sides["without, again"] = lambda: fit(loader, steps)
-    times = interleaved(sides, options.rounds)
-    print(f"\n{machine()}; {options.rounds} rounds of {steps} steps; median (least - most)\n")
+    torch.set_num_threads(1)  # two threads wait for each other, which is most of the noise
+    made: dict[str, Callable[[], Callback]] = {**NEUTRAL, "an empty Callback": Callback}
+    print(f"\n{machine()}; {options.rounds} pairs of {steps} steps; median (quartiles)\n")
     print("| technique at its neutral setting | added to a step, % |\n| --- | --- |")
-    for name, values in times.items():
-        added = [100 * (v / base - 1) for base, v in zip(times["without"], values, strict=True)]
-        print(f"| {name} | {statistics.median(added):.1f} ({min(added):.1f} - {max(added):.1f}) |")
+    for name, make in [*made.items(), ("nothing", None)]:
+        # each beside a run without it, since the machine's speed drifts
+        sides: dict[str, Callable[[], float]] = {
+            "without": lambda: fit(loader, steps),
+            "with": lambda make=make: fit(loader, steps, *([make()] if make else [])),  # type: ignore[misc]
+        }
+        times = interleaved(sides, options.rounds)
+        pairs = zip(times["without"], times["with"], strict=True)
+        low, middle, high = statistics.quantiles(100 * (b / a - 1) for a, b in pairs)
+        print(f"| {name} | {middle:.1f} ({low:.1f} - {high:.1f}) |", flush=True)
 
 
 if __name__ == "__main__":
