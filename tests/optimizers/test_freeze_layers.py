@@ -4,75 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 
-from lightning_dlopt.core import NoEffectWarning, TechniqueError
-from lightning_dlopt.data import TensorLoader
 from lightning_dlopt.optimizers import FreezeLayers, freeze, unfreeze
 from lightning_dlopt.optimizers.freezing import matches
-from tests.quiet import QUIET
-
-X = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
-Y = X.sum(1, keepdim=True)
-
-
-class Module(LightningModule):
-    """An encoder with BatchNorm under a head; momentum and weight decay in the optimizer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(3)
-            self.encoder = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh())
-            self.head = nn.Linear(5, 1)
-        self.flags: list[list[bool]] = []
-        self.norms: list[float] = []
-
-    def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        return nn.functional.mse_loss(self.head(self.encoder(x)), y)
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        self.flags.append([parameter.requires_grad for parameter in self.parameters()])
-        return self.loss(*batch)
-
-    def configure_optimizers(self) -> Any:
-        # as many do: what is frozen when the optimizer is made never trains
-        trained = [p for p in self.parameters() if p.requires_grad]
-        return torch.optim.SGD(trained, lr=0.1, momentum=0.9, weight_decay=0.1)
-
-
-def copies(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in module.state_dict().items()}
-
-
-class Snapshots(Callback):
-    """Keeps the state after every step."""
-
-    def __init__(self) -> None:
-        self.states: list[dict[str, Tensor]] = []
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        self.states.append(copies(pl_module))
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
-        self.states.append(copies(pl_module))
-
-    def changed(self, prefix: str) -> list[bool]:
-        """Return for each step whether anything under ``prefix`` changed."""
-        pairs = zip(self.states, self.states[1:], strict=False)
-        return [
-            any(not torch.equal(a[n], b[n]) for n in a if n.startswith(prefix)) for a, b in pairs
-        ]
-
-
-def fit(module: Any, *callbacks: Callback, **arguments: Any) -> Snapshots:
-    snapshots = Snapshots()
-    settings = {**QUIET, "devices": 1, "max_epochs": 2, **arguments}
-    trainer = Trainer(callbacks=[*callbacks, snapshots], **settings)
-    trainer.fit(module, TensorLoader(X, Y, batch_size=4))
-    return snapshots
+from tests.optimizers.frozen import Module, X, Y, fit
 
 
 @pytest.mark.parametrize("until", [3, "37.5%", "0.75ep"])
@@ -244,66 +182,6 @@ def test_a_shared_parameter_is_found_under_any_name() -> None:
     tied = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     tied[1].weight = tied[0].weight
     assert [id(p) for p in freeze(tied, ["1.weight"])] == [id(tied[0].weight)]
-
-
-# ---- what it refuses, and where it has no effect ----
-
-
-def test_a_pattern_that_matches_nothing() -> None:
-    with pytest.raises(TechniqueError, match=r"FreezeLayers.*'body'.*head\.weight"):
-        fit(Module(), FreezeLayers(["head", "body"], until=3))
-
-
-@pytest.mark.parametrize("when", [{"until": 3}, {"after": "50%"}])
-def test_freezing_all(when: Any) -> None:
-    with pytest.raises(TechniqueError, match="every parameter that SGD trains"):
-        fit(Module(), FreezeLayers("*", **when))
-
-
-def test_two_that_freeze_all_together() -> None:
-    with pytest.raises(TechniqueError, match="every parameter that SGD trains"):
-        fit(Module(), FreezeLayers("head", until=3), FreezeLayers("encoder", until=2))
-    fit(Module(), FreezeLayers("head", until=3), FreezeLayers("encoder", after=3))
-
-
-class TwoOptimizers(Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-
-    def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
-        for optimizer in self.optimizers():  # type: ignore[union-attr]
-            optimizer.zero_grad()
-            self.manual_backward(self.loss(*batch))
-            optimizer.step()
-
-    def configure_optimizers(self) -> Any:
-        parts = (self.encoder, self.head)
-        return [torch.optim.SGD(part.parameters(), lr=0.1) for part in parts]
-
-
-def test_one_of_two_optimizers_may_rest() -> None:
-    snapshots = fit(TwoOptimizers(), FreezeLayers("encoder", until=3))
-    assert snapshots.changed("encoder") == [False] * 3 + [True] * 5
-    plugins = [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))]
-    with pytest.raises(TechniqueError, match="every parameter that SGD trains"):
-        fit(TwoOptimizers(), FreezeLayers("encoder", until=3), plugins=plugins)
-
-
-def test_no_effect() -> None:
-    module = Module()
-    module.encoder.requires_grad_(False)
-    with pytest.warns(NoEffectWarning, match="trained by an optimizer"):
-        fit(module, FreezeLayers("encoder", until=3))
-    with pytest.warns(NoEffectWarning, match="until=0"):
-        fit(Module(), FreezeLayers("encoder", until=0))
-    with pytest.warns(NoEffectWarning, match="end of the run"):
-        fit(Module(), FreezeLayers("encoder", after="2ep"))
-
-
-def test_spans_need_a_known_end() -> None:
-    with pytest.raises(TechniqueError, match=r"FreezeLayers.*run of known length"):
-        fit(Module(), FreezeLayers("encoder", until="30%"), max_epochs=-1, max_time="00:00:00:09")
 
 
 def test_the_function_drops_gradients() -> None:

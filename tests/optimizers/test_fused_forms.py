@@ -1,4 +1,4 @@
-"""UseOptimizer's fused forms where gradients come late or are sparse."""
+"""UseOptimizer's fused forms, also where gradients come late or are sparse."""
 
 import copy
 from functools import partial
@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim import SGD, Adagrad, Adam
+from torch.optim import SGD, Adagrad, Adam, AdamW, RMSprop
 
 from lightning_dlopt import FreezeLayers, UseOptimizer
+from lightning_dlopt.optimizers.given import can_fuse
 from tests.optimizers.toy import Toy, assert_close, fit, toy
 
 
@@ -80,3 +82,69 @@ def test_embeddings_with_sparse_gradients_are_not_fused(make: Any) -> None:
     fit(reference)
     assert_close(module, dict(reference.state_dict()))
     assert not torch.equal(module.table.weight, toy(Sparse).table.weight)
+
+
+@pytest.mark.parametrize("cls", [SGD, Adam, AdamW, Adagrad])
+def test_the_fused_form_is_used_and_computes_the_same(cls: Any) -> None:
+    fused, plain = toy(), toy()
+    trainer = fit(fused, UseOptimizer(partial(cls, lr=0.05)))
+    assert all(group["fused"] is True for group in trainer.optimizers[0].param_groups)
+    fit(plain, UseOptimizer(partial(cls, lr=0.05, fused=False)))
+    assert_close(fused, plain.state_dict())
+
+
+@pytest.mark.parametrize("chosen", [{"fused": False}, {"foreach": True}, {"foreach": False}])
+def test_an_implementation_that_is_asked_for_is_kept(chosen: Any) -> None:
+    trainer = fit(toy(), UseOptimizer(partial(AdamW, **chosen)))
+    for group in trainer.optimizers[0].param_groups:
+        assert {name: group[name] for name in chosen} == chosen
+        assert not group["fused"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fused"),
+    [(torch.float32, True), (torch.float64, True), (torch.bfloat16, True), (torch.cfloat, False)],
+)
+def test_what_torch_cannot_fuse_is_found_by_trying(dtype: Any, fused: bool) -> None:
+    parameters = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2, dtype=dtype))]
+    assert can_fuse(partial(Adagrad, lr=0.1), parameters) is fused
+
+
+def test_other_optimizers_are_left_as_they_are() -> None:
+    assert "fused" not in fit(toy(), UseOptimizer(RMSprop)).optimizers[0].param_groups[0]
+
+    class Own(AdamW):
+        pass
+
+    trainer = fit(toy(), UseOptimizer(Own))
+    assert trainer.optimizers[0].param_groups[0]["fused"] is None
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_the_trainer_clips_as_it_does_without_the_fused_form(precision: Any) -> None:
+    results = []
+    for chosen in ({}, {"fused": False}):
+        module = toy()
+        technique = UseOptimizer(partial(SGD, lr=0.5, **chosen))
+        fit(module, technique, gradient_clip_val=0.1, precision=precision)
+        results.append(module)
+    assert_close(results[0], results[1].state_dict())
+
+
+def test_sixteen_bit_training_clips_and_skips_overflows_as_without_the_fused_form() -> None:
+    results = []
+    for chosen in ({}, {"fused": False}):
+        module = toy()
+        # so high at first that the gradients overflow and steps are skipped
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**18)
+        trainer = fit(
+            module,
+            UseOptimizer(partial(Adam, lr=0.05, **chosen)),
+            plugins=[MixedPrecision("16-mixed", "cpu", scaler)],
+            gradient_clip_val=0.1,
+        )
+        results.append(module)
+        assert scaler.get_scale() < 2.0**18
+        steps = {float(state["step"]) for state in trainer.optimizers[0].state.values()}
+        assert 0 < max(steps) < 6
+    assert_close(results[0], results[1].state_dict())
