@@ -7,17 +7,17 @@ run: without dropout, with torch's dropout, with the layers driven by ``Schedule
 
 import argparse
 import logging
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.measuring import interleaved, machine, table
+from benchmarks.training_step import bare_fit
 from lightning_dlopt import MLP, ScheduledDropout, StochasticDepth, TensorLoader
 
 
@@ -34,21 +34,6 @@ class Module(LightningModule):
         return torch.optim.Adam(self.parameters(), fused=True)
 
 
-class Clock(Callback):
-    """Times the steps after the first fifth."""
-
-    seconds = 0.0
-
-    def on_train_batch_start(self, trainer: Any, *arguments: Any) -> None:
-        if trainer.global_step == trainer.max_steps // 5:
-            self.begin, self.from_step = time.perf_counter(), trainer.global_step
-
-    def on_train_batch_end(self, trainer: Any, *arguments: Any) -> None:
-        if trainer.global_step == trainer.max_steps:
-            steps = trainer.max_steps - self.from_step
-            self.seconds = (time.perf_counter() - self.begin) / steps
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--steps", type=int, default=500)
@@ -60,17 +45,8 @@ def main() -> None:
     loader = TensorLoader(torch.randn(6400, 784), torch.randint(10, (6400,)), batch_size=32)
 
     def fit(dropout: float, *techniques: Callback) -> float:
-        clock = Clock()
-        Trainer(
-            accelerator="cpu",
-            max_steps=options.steps,
-            callbacks=[*techniques, clock],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        ).fit(Module(options.width, dropout), loader)
-        return clock.seconds
+        module = Module(options.width, dropout)
+        return bare_fit(module, loader, options.steps, *techniques)
 
     branches = ["net.*.branch"]
     sides: dict[str, Callable[[], float]] = {

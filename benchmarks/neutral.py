@@ -14,11 +14,11 @@ import warnings
 from collections.abc import Callable
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 
 import lightning_dlopt as dlopt
 from benchmarks.measuring import interleaved, machine
-from benchmarks.training_step import SIZES, Clock
+from benchmarks.training_step import SIZES, bare_fit
 
 NEUTRAL: dict[str, Callable[[], dlopt.Technique]] = {
     "CosineLR": lambda: dlopt.CosineLR(floor=1.0),
@@ -43,18 +43,7 @@ NEUTRAL: dict[str, Callable[[], dlopt.Technique]] = {
 
 def fit(loader: dlopt.TensorLoader, steps: int, *techniques: Callback) -> float:
     """Train and return seconds a step."""
-    clock = Clock(warm_up=steps // 5)
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        callbacks=[*techniques, clock],
-    )
-    trainer.fit(dlopt.ImageClassifier(dlopt.MLP(SIZES)), loader)
-    return clock.seconds
+    return bare_fit(dlopt.ImageClassifier(dlopt.MLP(SIZES)), loader, steps, *techniques)
 
 
 def main() -> None:

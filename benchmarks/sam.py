@@ -19,13 +19,13 @@ from typing import Any
 
 import pytorch_optimizer
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import resnet50
 
 from benchmarks.measuring import interleaved, machine, repeated, table
-from benchmarks.training_step import Clock
+from benchmarks.training_step import bare_fit
 from lightning_dlopt import MLP, SAM, TensorLoader, perturb_weights
 
 SIZES = [784, 128, 128, 10]
@@ -120,22 +120,6 @@ class Small(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
-def fit(callbacks: list[Any], loader: Any, steps: int) -> float:
-    """Train and return seconds a step."""
-    clock = Clock(warm_up=steps // 5)
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        callbacks=[*callbacks, clock],
-    )
-    trainer.fit(Small(), loader)
-    return clock.seconds
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--steps", type=int, default=500)
@@ -156,8 +140,8 @@ def main() -> None:
         "pytorch_optimizer.SAM, loop": repeated(whole_step(True, True, x[:32], y[:32]), steps),
         "perturb_weights, loop": repeated(whole_step(True, False, x[:32], y[:32]), steps),
         "SGD, loop": repeated(whole_step(False, False, x[:32], y[:32]), steps),
-        "SAM callback, Trainer": lambda: fit([SAM()], loader, steps),
-        "SGD, Trainer": lambda: fit([], loader, steps),
+        "SAM callback, Trainer": lambda: bare_fit(Small(), loader, steps, SAM()),
+        "SGD, Trainer": lambda: bare_fit(Small(), loader, steps),
     }
     handling_times = interleaved(handling, options.rounds)
     small_times = interleaved(small, options.rounds)

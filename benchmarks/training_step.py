@@ -112,6 +112,22 @@ def fit(module: LightningModule, loader: Any, steps: int, folder: Path, **argume
     return clock.seconds
 
 
+def bare_fit(module: LightningModule, loader: Any, steps: int, *callbacks: Callback) -> float:
+    """Train without a bar, a logger or checkpoints, and return seconds a step."""
+    clock = Clock(warm_up=steps // 5)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        callbacks=[*callbacks, clock],
+    )
+    trainer.fit(module, loader)
+    return clock.seconds
+
+
 def ours(loader: Any, steps: int, folder: Path, **arguments: Any) -> float:
     """Train the recipe's module with a schedule."""
     return fit(

@@ -57,3 +57,12 @@ def unscale_gradients(trainer: Trainer, optimizer: Optimizer) -> bool:
             if "already been called" not in str(error):
                 raise
     return True
+
+
+def was_skipped(optimizer: Optimizer) -> bool:
+    """Return whether the fused optimizer's step just made left the weights alone.
+
+    16-bit training tells it of an overflow by ``found_inf``; of other optimizers it calls no step.
+    """
+    found_inf = getattr(optimizer, "found_inf", None)
+    return found_inf is not None and bool(found_inf)

@@ -2,29 +2,13 @@
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Any
 
 from torch import nn
 
-from lightning_dlopt.core.checks import owner_name
-from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError
+from lightning_dlopt.core.errors import ArgumentError
 from lightning_dlopt.core.parameters import plain_name
 
 _SHOWN = 40
-
-
-def check_target(owner: object, name: str, value: Any, word: str) -> str | list[str]:
-    """Return ``value`` if it is ``word`` or a list of name patterns, or raise."""
-    if value == word:
-        return word
-    allowed = f"{word!r} or a list of name patterns"
-    if isinstance(value, str):
-        raise ArgumentError(f"{owner_name(owner)}: {name}={value!r} must be {allowed}")
-    if not isinstance(value, Sequence) or not all(isinstance(item, str) for item in value):
-        raise ArgumentTypeError(f"{owner_name(owner)}: {name}={value!r} must be {allowed}")
-    if not value:
-        raise ArgumentError(f"{owner_name(owner)}: {name} must hold at least one name pattern")
-    return list(value)
 
 
 def listing(names: Sequence[str]) -> str:
@@ -75,3 +59,18 @@ def select_modules(module: nn.Module, patterns: Sequence[str]) -> list[tuple[str
             raise ArgumentError(f"no module's name matches {pattern!r}; there are {names}")
         wanted.update(found)
     return [(name, part) for name, part in named_parts(module) if id(part) in wanted]
+
+
+def sparse_embeddings(module: nn.Module) -> list[tuple[str, nn.Embedding | nn.EmbeddingBag]]:
+    """Return the embeddings whose weights get sparse gradients, with their names.
+
+    Example:
+        >>> net = nn.Sequential(nn.Embedding(3, 2), nn.Embedding(3, 2, sparse=True))
+        >>> [name for name, _ in sparse_embeddings(net)]
+        ['1']
+    """
+    return [
+        (name, part)
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Embedding | nn.EmbeddingBag) and part.sparse
+    ]

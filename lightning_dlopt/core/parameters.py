@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -19,18 +19,18 @@ _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped
 
 def check_selection(owner: object, name: str, value: Selection) -> Selection:
     """Return ``value`` if it selects parameters in a known way, or raise."""
+    return check_patterns(owner, name, value, "weights", "all")
+
+
+def check_patterns(owner: object, name: str, value: Any, *words: str) -> str | list[str]:
+    """Return ``value`` if it is one of ``words`` or a list of name patterns, or raise."""
+    allowed = ", ".join(repr(word) for word in words) + " or a list of name patterns"
     if isinstance(value, str):
-        if value not in ("weights", "all"):
-            raise ArgumentError(
-                f"{owner_name(owner)}: {name}={value!r} must be 'weights', 'all' "
-                "or a list of name patterns"
-            )
+        if value not in words:
+            raise ArgumentError(f"{owner_name(owner)}: {name}={value!r} must be {allowed}")
         return value
     if not isinstance(value, Sequence) or not all(isinstance(item, str) for item in value):
-        raise ArgumentTypeError(
-            f"{owner_name(owner)}: {name}={value!r} must be 'weights', 'all' "
-            "or a list of name patterns"
-        )
+        raise ArgumentTypeError(f"{owner_name(owner)}: {name}={value!r} must be {allowed}")
     if not value:
         raise ArgumentError(f"{owner_name(owner)}: {name} must hold at least one name pattern")
     return list(value)

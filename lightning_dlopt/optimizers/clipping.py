@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -14,6 +14,7 @@ from lightning_dlopt.core.checks import check_flag
 from lightning_dlopt.core.errors import ConflictError
 from lightning_dlopt.core.gradients import unscale_gradients, with_gradients
 from lightning_dlopt.core.log_interval import is_logging_step
+from lightning_dlopt.core.named_modules import sparse_embeddings
 from lightning_dlopt.core.strategies import strategy_kind
 from lightning_dlopt.core.technique import Technique
 
@@ -99,10 +100,7 @@ class GradientClip(Technique, ABC):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Watch for steps that go around the clip, and refuse gradients that it can't clip."""
-        embeddings = (
-            m for m in pl_module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)
-        )
-        if not self.clips_sparse and any(embedding.sparse for embedding in embeddings):
+        if not self.clips_sparse and sparse_embeddings(pl_module):
             raise self.refuse(
                 "an embedding with sparse=True has sparse gradients, which it can't clip: "
                 "use sparse=False, or ClipGradNorm"

@@ -149,15 +149,6 @@ def hidden_matrices(module: nn.Module, held: Container[int] | None = None) -> se
     }
 
 
-def sparse_embeddings(module: nn.Module) -> set[int]:
-    """Return the ids of the weights of embeddings that give sparse gradients."""
-    return {
-        id(holder.weight)
-        for holder in module.modules()
-        if isinstance(holder, _EMBEDDINGS) and holder.sparse
-    }
-
-
 def group_parameters(
     module: nn.Module,
     lr: float,

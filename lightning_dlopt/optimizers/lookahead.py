@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lightning_dlopt.core.checks import check_integer, check_number
 from lightning_dlopt.core.errors import CheckpointError
+from lightning_dlopt.core.gradients import was_skipped
 from lightning_dlopt.core.resume import SavedTechnique
 from lightning_dlopt.core.strategies import strategy_kind
 from lightning_dlopt.core.technique import Technique
@@ -154,7 +155,7 @@ class Lookahead(Technique):
     def _after_step(self, index: int) -> Callable[..., None]:
         def count(optimizer: Optimizer, *_: Any) -> None:
             parameters = _parameters(optimizer)
-            if _was_skipped(optimizer) or all(p.grad is None for p in parameters):
+            if was_skipped(optimizer) or all(p.grad is None for p in parameters):
                 return
             self._counts[index] += 1
             if self._counts[index] % self.k == 0:
@@ -177,9 +178,3 @@ class Lookahead(Technique):
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:
     return list(dict.fromkeys(p for group in optimizer.param_groups for p in group["params"]))
-
-
-def _was_skipped(optimizer: Optimizer) -> bool:
-    # a fused optimizer is told of an overflow, and leaves the weights alone by itself
-    found_inf = getattr(optimizer, "found_inf", None)
-    return found_inf is not None and bool(found_inf)

@@ -7,6 +7,8 @@ import torch.distributed as dist
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
+from lightning_dlopt.optimizers.gradient_norm import global_norm
+
 
 @torch.no_grad()
 def perturb_weights(
@@ -39,12 +41,7 @@ def perturb_weights(
         gradients = [
             torch.mul(w, g, out=o) for w, g, o in zip(weights, gradients, out, strict=True)
         ]
-    first = weights[0].device
-    norms = [
-        torch.linalg.vector_norm(g, dtype=torch.promote_types(g.dtype, torch.float32)).to(first)
-        for g in gradients
-    ]
-    scale = rho / (torch.linalg.vector_norm(torch.stack(norms)) + 1e-12)
+    scale = rho / (global_norm(gradients) + 1e-12)
     for weight, gradient, result in zip(weights, gradients, out, strict=True):
         factor = scale.to(weight)
         if adaptive:

@@ -14,6 +14,7 @@ from lightning_dlopt.core.errors import (
     CheckpointError,
     UserError,
 )
+from lightning_dlopt.core.named_modules import sparse_embeddings
 from lightning_dlopt.core.plain import plain
 from lightning_dlopt.core.resume import SavedTechnique
 from lightning_dlopt.core.technique import Technique
@@ -41,7 +42,6 @@ from lightning_dlopt.optimizers.groups import (
     check_no_decay,
     hidden_matrices,
     layer_numbers,
-    sparse_embeddings,
 )
 from lightning_dlopt.optimizers.schedule_free import lacks_switching
 
@@ -249,7 +249,8 @@ no_decay=None)
         self._coverage.check(repr(self), pl_module, [old])
         try:
             buckets = self._sort(trainer, pl_module, old)
-            new = build(self.optimizer, buckets, sparse_embeddings(pl_module))
+            sparse = {id(layer.weight) for _, layer in sparse_embeddings(pl_module)}
+            new = build(self.optimizer, buckets, sparse)
         except (BuildError, UserError) as why:
             raise self.refuse(str(why)) from why
         self._built, self._built_class = new, plain(type(new))

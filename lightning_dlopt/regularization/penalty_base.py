@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from lightning_dlopt.core.checks import check_choice, check_flag
 from lightning_dlopt.core.errors import ArgumentError, ConflictError
-from lightning_dlopt.core.gradients import unscale_gradients
+from lightning_dlopt.core.gradients import unscale_gradients, was_skipped
 from lightning_dlopt.core.log_interval import is_logging_step
 from lightning_dlopt.core.parameters import Selection, check_selection, select_parameters
 from lightning_dlopt.core.technique import Technique, techniques_of
@@ -234,9 +234,7 @@ class Penalty(Technique, ABC):
         run = self._run
         if run is None or not run.prepared.pop(id(optimizer), False):
             return
-        # 16-bit training tells a fused optimizer by this to skip the step
-        found_inf = getattr(optimizer, "found_inf", None)
-        if self.method == "proximal" and (found_inf is None or not bool(found_inf)):
+        if self.method == "proximal" and not was_skipped(optimizer):
             self.after_step(optimizer, run.shares[id(optimizer)])
 
     def _share(self, run: Run, module: nn.Module, optimizer: Optimizer) -> Share:

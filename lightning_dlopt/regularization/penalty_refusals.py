@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_dlopt.core.named_modules import sparse_embeddings
 from lightning_dlopt.core.strategies import strategy_kind
 
 
@@ -41,9 +42,8 @@ def problem_of_run(
     if any(not parameter.is_floating_point() for parameter in selected):
         return "a selected parameter isn't real (complex numbers)"
     chosen = {id(parameter) for parameter in selected}
-    for name, layer in module.named_modules():
-        sparse = isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.sparse
-        if sparse and id(layer.weight) in chosen and not proximal:
+    for name, layer in sparse_embeddings(module):
+        if id(layer.weight) in chosen and not proximal:
             return (
                 f"{name} gives sparse gradients, and the penalty's gradient is dense: make it "
                 "with sparse=False, or name other parameters"

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from lightning_dlopt.core.checks import check_number
 from lightning_dlopt.core.errors import ArgumentError, UserError
 from lightning_dlopt.core.layer_technique import LayerTechnique, noise
-from lightning_dlopt.core.named_modules import check_target, listing, named_parts, select_modules
+from lightning_dlopt.core.named_modules import listing, named_parts, select_modules
+from lightning_dlopt.core.parameters import check_patterns
 from lightning_dlopt.core.run_length import RunLength
 from lightning_dlopt.core.spans import Span, parse_period
 
@@ -151,7 +152,7 @@ class ScheduledDropout(LayerTechnique):
         self.end = check_number(self, "end", end, "[0, 1)")
         self._span = parse_period(span, self, "span")
         self.span = span
-        self.target = check_target(self, "target", target, "all")
+        self.target = check_patterns(self, "target", target, "all")
         self._own_rates: list[tuple[nn.Module, str, float]] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

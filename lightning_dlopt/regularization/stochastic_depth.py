@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from lightning_dlopt.core.checks import check_choice, check_number
 from lightning_dlopt.core.errors import ArgumentError
 from lightning_dlopt.core.layer_technique import LayerTechnique, noise
-from lightning_dlopt.core.named_modules import check_target, listing, named_parts, select_modules
+from lightning_dlopt.core.named_modules import listing, named_parts, select_modules
+from lightning_dlopt.core.parameters import check_patterns
 
 
 def stochastic_depth(
@@ -114,7 +115,7 @@ class StochasticDepth(LayerTechnique):
         schedule: str = "linear",
     ) -> None:
         self.drop_rate = check_number(self, "drop_rate", drop_rate, "[0, 1)")
-        self.target = check_target(self, "target", target, "auto")
+        self.target = check_patterns(self, "target", target, "auto")
         self.mode = check_choice(self, "mode", mode, ("row", "batch"))
         self.schedule = check_choice(self, "schedule", schedule, ("linear", "uniform"))
 
