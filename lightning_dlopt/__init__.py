@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_dlopt.augmentation import *
     from lightning_dlopt.core import *
     from lightning_dlopt.data import *
     from lightning_dlopt.modules import *
@@ -22,6 +23,7 @@ FAMILIES = (
     "schedules",
     "optimizers",
     "regularization",
+    "augmentation",
     "structure",
     "modules",
     "data",

@@ -8,6 +8,7 @@ TITLES = {
     "optimizers": "optimizers",
     "schedules": "learning rate",
     "regularization": "regularization",
+    "augmentation": "augmentation",
     "structure": "model structure",
     "modules": "modules",
     "data": "data sets",

@@ -65,6 +65,34 @@ def check_integer(owner: object, name: str, value: Any, interval: str) -> int:
     return int(value)
 
 
+def check_range(owner: object, name: str, value: Any, interval: str) -> tuple[float, float]:
+    """Return ``value``, two numbers in ``interval`` of which the first isn't above the second.
+
+    Example:
+        >>> check_range("RandomErase", "area", [0.3, 0.1], "(0, 1]")
+        Traceback (most recent call last):
+        ...
+        lightning_dlopt.core.errors.ArgumentError: RandomErase: area=[0.3, 0.1] must hold the \
+smaller number first
+    """
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        raise ArgumentTypeError(
+            f"{owner_name(owner)}: {name}={value!r} must be two numbers in {interval}"
+        )
+    for number in value:
+        if isinstance(number, bool) or not isinstance(number, Real):
+            raise ArgumentTypeError(
+                f"{owner_name(owner)}: {name}={value!r} must be two numbers in {interval}"
+            )
+        if math.isnan(number) or not _inside(float(number), interval):
+            raise ArgumentError(f"{owner_name(owner)}: {name}={value!r} is not in {interval}")
+    if value[0] > value[1]:
+        raise ArgumentError(
+            f"{owner_name(owner)}: {name}={value!r} must hold the smaller number first"
+        )
+    return float(value[0]), float(value[1])
+
+
 def check_choice(owner: object, name: str, value: Any, choices: Sequence[str]) -> str:
     """Return ``value`` if it is one of ``choices``, or raise an ArgumentError that lists them."""
     if not isinstance(value, str) or value not in choices:

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from lightning_dlopt.core.cross_entropy import OF_CLASSES, CatchCrossEntropy
 from lightning_dlopt.core.patching import LOSS, PatchedMethod
+from lightning_dlopt.core.step_arguments import batch_of
 from lightning_dlopt.core.technique import Technique
 
 
@@ -161,8 +162,3 @@ def is_compiled(function: Any) -> bool:
         beneath = "original" if isinstance(function, PatchedMethod) else "__wrapped__"
         function = getattr(function, beneath, None)
     return False
-
-
-def batch_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Return the batch among the arguments of a training step."""
-    return args[0] if args else kwargs.get("batch", next(iter(kwargs.values()), None))

@@ -15,8 +15,9 @@ T = TypeVar("T")
 _ABSENT = object()
 
 #: Where a patch goes among several of one method, whatever the order of the callbacks. Each level
-#: is outside of the one before; patches of one level are nested in the order they were made.
-RERUN, LOSS, BATCH, OUTERMOST = range(4)
+#: is outside of the one before; patches of one level are nested in the order they were made. There
+#: is room below ``BATCH``, for techniques that put themselves in the order of the callbacks.
+RERUN, LOSS, MIX, BATCH, OUTERMOST = 0, 1, 10_000, 20_000, 30_000
 
 
 def _itself(value: T) -> T:

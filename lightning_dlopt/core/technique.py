@@ -5,7 +5,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -32,8 +32,8 @@ class Technique(Callback):
     exclusive: ClassVar[str | None] = None
     #: Whether a checkpoint made with this technique can't be resumed without it.
     required_on_resume: ClassVar[bool] = False
-    #: Whether a module brings this object, rather than the Trainer's list of callbacks.
-    is_brought: bool = False
+    #: What brings this object, if it isn't the Trainer's list of callbacks.
+    brought_by: Literal["module", "data"] | None = None
     #: Arguments that say how to start rather than what is done.
     not_identity: ClassVar[frozenset[str]] = frozenset()
 

@@ -9,7 +9,6 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
-from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
 from torch.optim import LBFGS
 
@@ -18,6 +17,7 @@ from lightning_dlopt.core.checks import check_choice
 from lightning_dlopt.core.errors import ArgumentError, CheckpointError, ConflictError
 from lightning_dlopt.core.gradients import with_gradients
 from lightning_dlopt.core.sample_count import count_samples
+from lightning_dlopt.core.step_arguments import takes_iterator
 from lightning_dlopt.core.strategies import strategy_kind
 from lightning_dlopt.core.technique import Technique
 
@@ -221,7 +221,7 @@ class FullBatch(Technique):
             raise self.refuse(
                 f"{type(trainer.strategy).__name__} isn't supported: use one device, DDP or FSDP2"
             )
-        if is_param_in_hook_signature(pl_module.training_step, "dataloader_iter", explicit=True):
+        if takes_iterator(pl_module):
             raise self.refuse(
                 "training_step takes the dataloader_iter, so its samples can't be counted: let it "
                 "take a batch"

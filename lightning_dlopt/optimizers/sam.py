@@ -5,13 +5,13 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
 
 from lightning_dlopt.core.batch_copy import copied
 from lightning_dlopt.core.checks import check_flag, check_integer, check_number
 from lightning_dlopt.core.global_generators import GlobalGenerators
 from lightning_dlopt.core.module_state import ModuleState
+from lightning_dlopt.core.step_arguments import takes_iterator
 from lightning_dlopt.core.strategies import strategy_kind
 from lightning_dlopt.core.technique import Technique, techniques_of
 from lightning_dlopt.optimizers.freeze_layers import FreezeLayers
@@ -103,7 +103,7 @@ class SAM(Technique):
                 "step: use strategy='ddp' or a single device"
             )
 
-        if is_param_in_hook_signature(pl_module.training_step, "dataloader_iter", explicit=True):
+        if takes_iterator(pl_module):
             raise self.refuse(
                 "training_step takes the dataloader_iter, and the second pass would take the next "
                 "batch from it: let it take a batch"

@@ -1,6 +1,5 @@
 """Two passes with other dropout masks, which shall agree."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -21,6 +20,7 @@ from lightning_dlopt.core.extra_pass import extra_pass
 from lightning_dlopt.core.layer_technique import LayerTechnique
 from lightning_dlopt.core.loss_technique import LossTechnique
 from lightning_dlopt.core.patching import RERUN
+from lightning_dlopt.core.step_arguments import takes_iterator
 from lightning_dlopt.core.technique import techniques_of
 
 
@@ -116,7 +116,7 @@ class RDrop(LossTechnique):
                 f"{type(pl_module).__name__} optimizes manually, so a training step can't be run "
                 "twice for one optimizer step: use automatic optimization"
             )
-        if "dataloader_iter" in inspect.signature(pl_module.training_step).parameters:
+        if takes_iterator(pl_module):
             raise self.refuse(
                 f"{type(pl_module).__name__}.training_step takes its batch from dataloader_iter, "
                 "so a second pass would get another one: let it take the batch"

@@ -95,7 +95,7 @@ def same_generators(left: Outcome, right: Outcome) -> None:
 def own_randomness(row: Row, folder: Path) -> None:
     """7. Weights, batch order and global generators are as if the technique weren't there."""
     task = TASKS["dropout"]
-    baseline = train(task, [])
+    baseline = train(row.bare(task), [])
     first, second = (train(row.adapted(task), [row.make()]) for _ in range(2))
     assert_equal_states(first.initial, baseline.initial, "initial weights")
     assert first.batches == baseline.batches, "the batches came in another order"

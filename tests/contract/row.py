@@ -30,6 +30,7 @@ class Row:
             reason; the clause then holds it to really being different.
         adapt: makes of any task one that it can train, if it needs something of the module; the
             clauses that bring their own tasks train those, and it must refuse the task as it was.
+        trains_alone: whether the tasks that ``adapt`` makes can be trained without it, too.
         sets_accumulation: whether it decides itself how many batches make a step.
     """
 
@@ -47,6 +48,7 @@ class Row:
     task: Task = PLAIN
     differs: Mapping[str, str] = field(default_factory=dict)
     adapt: Callable[[Task], Task] | None = None
+    trains_alone: bool = True
     sets_accumulation: bool = False
 
     def adapted(self, task: Task) -> Task:
@@ -55,7 +57,9 @@ class Row:
 
     def bare(self, task: Task) -> Task:
         """Return the task as it can be trained without this technique."""
-        return PLAIN if self.adapt is not None and task is self.task else task
+        if self.trains_alone:
+            return self.adapted(task)
+        return PLAIN if task is self.task else task
 
     def holds_equal(self, clause: str, check: Callable[[], None]) -> None:
         """Run an equality check, or see that it fails where the row says that it must."""

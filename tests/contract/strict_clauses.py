@@ -24,7 +24,7 @@ def effect_can_fail(row: Row, folder: Path) -> None:
     """
     for task in [row.task, *(TASKS[name] for name in TASKS.keys() - row.refuses)]:
         try:
-            row.effect(train(row.bare(task), []), task)
+            row.effect(train(row.bare(task), []), row.bare(task))
         except Exception:
             continue
         adapted = row.adapted(task)

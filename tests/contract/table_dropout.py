@@ -5,7 +5,7 @@ from the keys that the documentation gives and rates from a formula.
 """
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,35 +13,13 @@ from torch import Tensor, nn
 
 from lightning_dlopt import regularization as r
 from lightning_dlopt.core import Technique, keyed_generator
+from tests.contract.replay import SEED, assert_gradients
 from tests.contract.row import Row
-from tests.contract.run import EPOCHS, Outcome, first_tensor
-from tests.contract.tasks import (
-    BATCH,
-    BATCHES,
-    PLAIN,
-    ManualModule,
-    NoneOutputModule,
-    Task,
-)
-
-SEED = 1  # what the suite's modules are built with
+from tests.contract.run import Outcome
+from tests.contract.tasks import PLAIN, Task
 
 #: From (layer, its output, step, generator of the call) to the layer's output in training.
 Drop = Callable[[int, Tensor, int, torch.Generator], Tensor]
-
-
-def ranks_batches(outcome: Outcome, task: Task) -> tuple[list[list[Any]], int]:
-    """Return every rank's batches, and how many of them make a step."""
-    for size, ranks, accumulated in ((BATCH, 1, 1), (BATCH // 2, 1, 2), (BATCH // 2, 2, 1)):
-        batches = []
-        for rank in range(ranks):
-            loader = task.loader(train=True, batch_size=size, rank=rank, world_size=ranks)
-            batches.append([batch for _ in range(EPOCHS) for batch in loader])
-            assert len(batches[-1]) == EPOCHS * BATCHES * accumulated
-        sums = [[float(first_tensor(batch).double().sum()) for batch in one] for one in batches]
-        if outcome.batches in sums:
-            return batches, accumulated
-    raise AssertionError("unknown batches")
 
 
 def gradients_follow(
@@ -67,46 +45,13 @@ def gradients_follow(
             one.remove()
         return value
 
-    def expected(outcome: Outcome, task: Task) -> Iterator[tuple[dict[str, Tensor], Any]]:
-        ranks, accumulated = ranks_batches(outcome, task)
-        torch.manual_seed(SEED)  # layers that aren't driven draw what they drew in training
-        module = task.module()
+    def undriven(module: nn.Module) -> None:
         for layer in layers(module):
             if isinstance(layer, nn.Dropout):
                 layer.p = 0.0
-        if outcome.initial:
-            module.load_state_dict(outcome.initial)
-        optimizers = len(task.module.rates) if issubclass(task.module, ManualModule) else 1
-        assert len(outcome.steps) * accumulated == len(ranks[0]) * optimizers
-        for index, step in enumerate(outcome.steps):
-            module.load_state_dict(step.before, strict=False)
-            parameters = {n: p for n, p in module.named_parameters() if n in step.before}
-            trained = {n: p for n, p in parameters.items() if p.requires_grad}
-            number, call = divmod(index, optimizers)
-            losses = [
-                loss(module, batches[batch], number, rank, batch, call)
-                for rank, batches in enumerate(ranks)
-                for batch in range(number * accumulated, (number + 1) * accumulated)
-            ]
-            mean = torch.stack(losses).mean()
-            if not (task.module is NoneOutputModule and index % 3 == 2):  # no loss, old gradients
-                gradients = torch.autograd.grad(mean, trained.values())
-                yield dict(zip(trained, gradients, strict=True)), step
-            module.load_state_dict(step.after, strict=False)
 
     def effect(outcome: Outcome, task: Task) -> None:
-        with torch.random.fork_rng():
-            steps = list(expected(outcome, task))
-        for gradients, step in steps:
-            raw = torch.cat([step.raw[name].flatten() for name in gradients])
-            reference = torch.cat([gradient.flatten() for gradient in gradients.values()])
-            scaled = raw * 1024  # mixed precision shows: by its digits, and the loss's scale
-            rounded = any(
-                torch.equal(scaled, scaled.to(kind).float())
-                for kind in (torch.bfloat16, torch.float16)
-            )
-            error, allowed = (raw - reference).norm(), 0.05 if rounded else 1e-4
-            assert error <= allowed * reference.norm() + 1e-7, f"off by {error:.2g}"
+        assert_gradients(outcome, task, loss, undriven)
 
     return effect
 

@@ -262,6 +262,7 @@ STEP_ROWS = [
         task=with_schedule_free_optimizer(PLAIN),
         differs={"neutral_is_baseline": "without it the optimizer refuses to step"},
         adapt=with_schedule_free_optimizer,
+        trains_alone=False,
     ),
     Row(
         technique=o.CentralizeGradient,

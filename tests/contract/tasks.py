@@ -34,9 +34,14 @@ class DataBatch:
 class ShapedLoader(TensorLoader):
     """A loader whose batches are lists, dicts, ... instead of tuples."""
 
-    def __init__(self, shape: Callable[[Tensor, Tensor], Any], **arguments: Any) -> None:
+    def __init__(
+        self,
+        shape: Callable[[Tensor, Tensor], Any],
+        make_inputs: Callable[[torch.Generator], Tensor],
+        **arguments: Any,
+    ) -> None:
         generator = torch.Generator().manual_seed(5)
-        inputs = torch.randn(SAMPLES, FEATURES, generator=generator)
+        inputs = make_inputs(generator)
         targets = torch.randint(CLASSES, (SAMPLES,), generator=generator)
         super().__init__(inputs, targets, **arguments)
         self.shape = shape
@@ -241,15 +246,22 @@ def as_dict(x: Tensor, y: Tensor) -> Any:
     return {"x": x, "y": y}
 
 
+def vectors(generator: torch.Generator) -> Tensor:
+    return torch.randn(SAMPLES, FEATURES, generator=generator)
+
+
 @dataclass(frozen=True)
 class Task:
-    """A module with the shape of its batches."""
+    """A module with the shape of its batches and what its inputs are."""
 
     module: type[TupleModule]
     shape: Callable[[Tensor, Tensor], Any] = as_tuple
+    inputs: Callable[[torch.Generator], Tensor] = vectors
 
     def loader(self, *, train: bool, batch_size: int = BATCH, **arguments: Any) -> ShapedLoader:
-        return ShapedLoader(self.shape, batch_size=batch_size, shuffle=train, **arguments)
+        return ShapedLoader(
+            self.shape, self.inputs, batch_size=batch_size, shuffle=train, **arguments
+        )
 
 
 PLAIN = Task(TupleModule)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lightning_dlopt.core import Patches, TechniqueError
-from lightning_dlopt.core.loss_technique import LossTechnique, batch_of, is_compiled
+from lightning_dlopt.core.loss_technique import LossTechnique, is_compiled
+from lightning_dlopt.core.step_arguments import batch_of
 from lightning_dlopt.data import TensorLoader
 from tests.quiet import QUIET
 
