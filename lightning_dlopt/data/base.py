@@ -1,5 +1,6 @@
 """The base of the DataModules: splits, seeds, ranks and the four loaders."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -7,6 +8,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from typing_extensions import Self
 
+from lightning_dlopt.augmentation import AugmentationMixin
 from lightning_dlopt.core.checks import (
     check_flag,
     check_integer,
@@ -15,7 +17,9 @@ from lightning_dlopt.core.checks import (
     owner_name,
 )
 from lightning_dlopt.core.errors import ArgumentTypeError, DataError
+from lightning_dlopt.core.mixin import TechniqueMixin
 from lightning_dlopt.core.randomness import run_seed
+from lightning_dlopt.core.technique import Technique
 from lightning_dlopt.data.order import split_indices
 from lightning_dlopt.data.resumable import ResumableLoader
 
@@ -47,7 +51,7 @@ def check_path(owner: object, name: str, value: str | Path) -> str:
     return check_text(owner, name, str(value) if isinstance(value, Path) else value)
 
 
-class ClassificationDataModule(LightningDataModule):
+class ClassificationDataModule(AugmentationMixin, LightningDataModule):
     """Base of the DataModules; a subclass says where its samples come from.
 
     Batches are tuples ``(inputs, targets)``; targets are int64, ``(B,)``. Training batches are
@@ -68,6 +72,8 @@ class ClassificationDataModule(LightningDataModule):
         seed: Key of the training order; None takes the run's (``seed_everything``, otherwise 0).
             A resumed run goes on with the seed in its checkpoint.
         drop_last: Whether an incomplete last training batch is left out.
+        augmentation: A technique that changes training batches, or a list of them; see
+            :class:`~lightning_dlopt.augmentation.AugmentationMixin`.
 
     Attributes:
         classes: Names of the classes, by target.
@@ -92,15 +98,16 @@ class ClassificationDataModule(LightningDataModule):
         split_seed: int = 0,
         seed: int | None = None,
         drop_last: bool = False,
+        augmentation: Technique | Sequence[Technique] = (),
         **kwargs: Any,
     ) -> None:
         order = type(self).__mro__
-        following = order[order.index(ClassificationDataModule) + 1]
+        following = order[order.index(TechniqueMixin) + 1]
         if following is LightningDataModule and (args or kwargs):
             # Lightning's constructor accepts everything, and so a misspelt argument.
             unknown = ", ".join([*(repr(arg) for arg in args), *(f"{key}=" for key in kwargs)])
             raise ArgumentTypeError(f"{owner_name(self)}: unknown argument(s) {unknown}")
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, augmentation=augmentation, **kwargs)
         self.batch_size = check_integer(self, "batch_size", batch_size, "[1, inf)")
         self.eval_batch_size = check_integer(self, "eval_batch_size", eval_batch_size, "[1, inf)")
         self.validation = check_share(self, "validation", validation)

@@ -1,6 +1,6 @@
 """A LightningModule that trains any network to classify images."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -11,15 +11,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy
 
+from lightning_dlopt.augmentation import AugmentationMixin
 from lightning_dlopt.core.checks import check_integer
 from lightning_dlopt.core.errors import ArgumentError
 from lightning_dlopt.core.log_interval import is_logging_step
+from lightning_dlopt.core.technique import Technique
 from lightning_dlopt.schedules import Schedule, ScheduleMixin
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 
 
-class ImageClassifier(ScheduleMixin, LightningModule):
+class ImageClassifier(ScheduleMixin, AugmentationMixin, LightningModule):
     """Trains ``network`` with cross-entropy and reports its accuracy.
 
     Logs ``train_loss`` and ``train_accuracy`` of the batch at the Trainer's logging interval, and
@@ -31,6 +33,7 @@ class ImageClassifier(ScheduleMixin, LightningModule):
         optimizer: builds the optimizer from the parameters; Adam at its defaults if none is
             given, in torch's fused form.
         schedule: a learning-rate schedule, or None for a constant rate.
+        augmentation: a technique that changes training batches, or a list of them.
 
     Shape:
         A batch is ``(inputs, targets)``; targets are class indices ``(batch,)`` of an integer type,
@@ -49,8 +52,9 @@ class ImageClassifier(ScheduleMixin, LightningModule):
         num_classes: int = 10,
         optimizer: OptimizerCallable | None = None,
         schedule: Schedule | None = None,
+        augmentation: Technique | Sequence[Technique] = (),
     ) -> None:
-        super().__init__(schedule=schedule)
+        super().__init__(schedule=schedule, augmentation=augmentation)
         self.network = network
         self.num_classes = check_integer(self, "num_classes", num_classes, "[2, inf)")
         self.optimizer = optimizer or partial(torch.optim.Adam, fused=True)

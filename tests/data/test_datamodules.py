@@ -178,7 +178,9 @@ def test_single_image_transform_is_for_training_and_keyed(
 def on_rank(rank: int, world_size: int, **arguments: Any) -> Digits:
     digits = Digits(**arguments)
     ranks = {"rank": rank, "num_replicas": world_size}
-    digits.trainer = SimpleNamespace(distributed_sampler_kwargs=ranks, overfit_batches=0.0)
+    digits.trainer = SimpleNamespace(
+        distributed_sampler_kwargs=ranks, overfit_batches=0.0, callbacks=[]
+    )
     return digits
 
 
