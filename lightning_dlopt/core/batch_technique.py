@@ -62,6 +62,13 @@ class BatchTechnique(Technique, ABC):
         except (ArgumentError, ArgumentTypeError) as error:
             raise self.refuse(str(error)) from error
 
+    def label_shares(self, batch: Any, generator: torch.Generator) -> list[dict[int, float]] | None:
+        """Return each sample's labels with their shares after a change with the same draws.
+
+        None if the technique leaves labels alone. For pictures of what it does.
+        """
+        return None
+
     # ---- what Lightning calls ----
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
