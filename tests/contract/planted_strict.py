@@ -90,6 +90,14 @@ class DriftsApart(Toy):
             parameter.grad.add_(parameter.detach(), alpha=self.strength * (1 + trainer.global_rank))
 
 
+class WritesToTheBatch(Toy):
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, *_: Any) -> None:
+        self.batch = batch
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.batch[0].mul_(0.5)
+
+
 #: Each bad technique with the clauses that must catch it, those of ``planted`` among them.
 ALL_FAULTS: dict[type[Toy], set[str]] = {
     **FAULTS,
@@ -103,6 +111,7 @@ ALL_FAULTS: dict[type[Toy], set[str]] = {
     RemembersAnException: {"reused"},
     MovesGeneratorsThoughNeutral: {"useless_is_baseline"},
     DriftsApart: {"two_processes"},
+    WritesToTheBatch: {"batches_stay"},
 }
 
 ALL_PLANTED = {

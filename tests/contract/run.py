@@ -53,6 +53,7 @@ class Outcome:
     gradients: list[float] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     batches: list[float] = field(default_factory=list)
+    ended_batches: list[float] = field(default_factory=list)
     global_generators: Any = None
     told: list[warnings.WarningMessage] = field(default_factory=list)
     module: Any = None
@@ -126,6 +127,11 @@ class Recorder(Callback):
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         self.outcome.batches.append(float(first_tensor(batch).double().sum()))
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.outcome.ended_batches.append(float(first_tensor(batch).double().sum()))
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         groups = [group for one in trainer.optimizers for group in one.param_groups]

@@ -142,7 +142,14 @@ def reused(row: Row, folder: Path) -> None:
         assert_same_training(again, fresh)
 
 
+def batches_stay(row: Row, folder: Path) -> None:
+    """17. What the training step gets instead of a batch, the batch itself stays as it is."""
+    outcome = train(row.task, [row.make()])
+    assert outcome.ended_batches == outcome.batches, "a batch was changed in place"
+
+
 STRICT = [
+    batches_stay,
     effect_can_fail,
     half_precision,
     useless_is_baseline,

@@ -13,6 +13,7 @@ from lightning_dlopt.core.checks import (
     check_flag,
     check_integer,
     check_number,
+    check_range,
     check_text,
 )
 
@@ -101,3 +102,24 @@ def test_errors_are_pythons_own_and_the_users(
 ) -> None:
     assert isinstance(error(), base)
     assert isinstance(error(), UserError)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (0.5, TypeError, r"Erase: area=0.5 must be two numbers in \(0, 1\]"),
+        ("ab", TypeError, r"area='ab' must be two numbers"),
+        ([0.1, 0.2, 0.3], TypeError, r"area=\[0.1, 0.2, 0.3\] must be two numbers"),
+        ([0.1, True], TypeError, r"must be two numbers"),
+        ([0.0, 0.5], ValueError, r"area=\[0.0, 0.5\] is not in \(0, 1\]"),
+        ([0.1, float("nan")], ValueError, r"is not in \(0, 1\]"),
+        ((0.5, 0.1), ValueError, r"must hold the smaller number first"),
+    ],
+)
+def test_a_range_that_is_none(value: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        check_range("Erase", "area", value, "(0, 1]")
+
+
+def test_a_range() -> None:
+    assert check_range("Erase", "area", [1, 1], "(0, 1]") == (1.0, 1.0)
