@@ -67,13 +67,8 @@ def draw_page(head: list[str], rows: list[Row], output: Path) -> None:
             axes = figure.add_axes(box)
             axes.set_axis_off()
             smaller = max(image.shape[1:]) > side
-            axes.imshow(
-                image[0] if len(image) == 1 else image.permute(1, 2, 0),
-                cmap="gray",
-                vmin=0,
-                vmax=1,
-                interpolation="antialiased" if smaller else "nearest",
-            )
+            colors = (image * 255).round().byte().expand(3, -1, -1).permute(1, 2, 0)
+            axes.imshow(colors, interpolation="antialiased" if smaller else "nearest")
             for index, part in enumerate(labels[column] if labels else []):
                 write(left + side / 2, top + side + 4 + index * LINE, part, ha="center")
         top += side + 4 + LINE * depth + GAP

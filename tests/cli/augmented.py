@@ -23,6 +23,7 @@ class Refuses(ImageClassifier):
     """Can't be built: a preview needs no model."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         raise AssertionError("the model was built")
 
 
