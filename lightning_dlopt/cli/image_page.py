@@ -12,7 +12,7 @@ from lightning_dlopt.cli.png import DPI, write_png
 #: Pixels of the page: the least and most side of an image, gaps, and a line of text's height.
 LEAST, MOST, GAP, LINE = 112, 256, 10, 14
 #: The font's size in points, and the pixels that a letter takes, which is rather too much.
-FONT, LETTER = 8, 6.6
+FONT, LETTER = 8, 6.4
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def draw_page(head: list[str], rows: list[Row], output: Path) -> None:
     columns = max(len(row.images) for row in rows)
     width = max(columns * (side + GAP) + GAP, 420)
     lines = [part for text in head for part in _wrap(text, width - 2 * GAP) or [""]]
-    wrapped = [[_wrap(label, side) for label in row.labels] for row in rows]
+    wrapped = [[_wrap_label(label, side + GAP - 4) for label in row.labels] for row in rows]
     depths = [max((len(label) for label in labels), default=0) for labels in wrapped]
     height = GAP + LINE * len(lines) + GAP
     height += sum(LINE + 4 + side + 4 + LINE * depth + GAP for depth in depths)
@@ -77,3 +77,11 @@ def draw_page(head: list[str], rows: list[Row], output: Path) -> None:
 
 def _wrap(text: str, width: float) -> list[str]:
     return textwrap.wrap(text, max(8, int(width / LETTER)))
+
+
+def _wrap_label(label: str, width: float) -> list[str]:
+    """Break a label where there is a plus, if it doesn't fit."""
+    if len(label) * LETTER <= width:
+        return [label]
+    parts = label.replace(" + ", " +\n").split("\n")
+    return [line for part in parts for line in _wrap(part, width)]
