@@ -12,7 +12,7 @@ from lightning_dlopt.cli.png import DPI, write_png
 #: Pixels of the page: the least and most side of an image, gaps, and a line of text's height.
 LEAST, MOST, GAP, LINE = 112, 256, 10, 14
 #: The font's size in points, and the pixels that a letter takes, which is rather too much.
-FONT, LETTER = 8, 6.4
+FONT, LETTER = 8, 6.2
 
 
 @dataclass(frozen=True)
