@@ -15,6 +15,7 @@ commands:
   predict    run its prediction loop:  dlopt predict --config ... --ckpt_path ...
   list       list the techniques, modules and data sets, one line each
   preview    draw a technique:         dlopt preview schedule CosineLR
+             or its effect on images:  dlopt preview augmentation --config ...
 
 `dlopt COMMAND --help` explains one of them.
 """

@@ -9,6 +9,7 @@ from typing import Any
 import lightning_dlopt
 from lightning_dlopt.cli.config_files import listed_callbacks
 from lightning_dlopt.cli.mistakes import UsageError
+from lightning_dlopt.cli.png import check_png, write_png
 from lightning_dlopt.core.errors import one_line
 from lightning_dlopt.schedules import PlateauLR, Schedule
 
@@ -68,13 +69,11 @@ def from_file(path: Path) -> list[Schedule]:
 
 def draw(schedules: list[Schedule], total: int, epoch_steps: int, output: Path) -> None:
     """Draw each schedule's factor over a run and write a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = min(3, len(schedules))
     rows = -(-len(schedules) // columns)
     figure = Figure(figsize=(4.2 * columns, 2.6 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis, schedule in zip(axes, schedules, strict=False):
         axis.plot(
@@ -88,15 +87,16 @@ def draw(schedules: list[Schedule], total: int, epoch_steps: int, output: Path) 
         axis.grid(alpha=0.3)
     for axis in axes[len(schedules) :]:
         axis.set_visible(False)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(output, dpi=110, format="png")
-    except OSError as error:
-        raise UsageError(f"--output {output} can't be written: {one_line(error)}") from error
+    write_png(figure, output)
 
 
 def run(arguments: list[str]) -> None:
-    """Draw schedules given by name or by configuration file."""
+    """Draw schedules given by name or by configuration file, or a page of augmented images."""
+    if arguments[:1] == ["augmentation"]:
+        from lightning_dlopt.cli.preview_augmentation import run as run_augmentation
+
+        run_augmentation(arguments[1:])
+        return
     parser = argparse.ArgumentParser(
         prog="dlopt preview", description="Draw what a technique does, as a PNG."
     )
@@ -115,11 +115,11 @@ def run(arguments: list[str]) -> None:
     schedule.add_argument("--epochs", type=int, default=10, help="epochs of the run (10)")
     schedule.add_argument("--epoch-steps", type=int, default=100, help="steps of an epoch (100)")
     schedule.add_argument("--output", type=Path, default=Path("schedule.png"), help="schedule.png")
+    commands.add_parser("augmentation", help="training images before and after augmentation")
     options = parser.parse_args(arguments)
     if options.epochs < 1 or options.epoch_steps < 1:
         raise UsageError("--epochs and --epoch-steps must be at least 1")
-    if options.output.suffix != ".png":
-        raise UsageError(f"--output {options.output} must be a file that ends in .png")
+    check_png(options.output)
     schedules: list[Schedule] = []
     for source in options.sources:
         path = Path(source)

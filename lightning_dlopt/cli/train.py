@@ -140,6 +140,20 @@ def run(arguments: list[str]) -> None:
     Raises:
         UsageError: if the arguments or the configuration can't be used.
     """
+    run_cli(
+        DloptCLI,
+        arguments,
+        save_config_callback=SaveConfig,
+        trainer_defaults={"callbacks": [CheckpointGuard(), OptimizerGuard()]},
+    )
+
+
+def run_cli(cli: type[DloptCLI], arguments: list[str], **options: Any) -> DloptCLI:
+    """Let a CLI do what the arguments, the first of which is a command, ask for, and return it.
+
+    Raises:
+        UsageError: if the arguments or the configuration can't be used.
+    """
     _ = lightning_dlopt.__all__  # short class names are known once their classes are imported
     # the parser and the Trainer's launcher, which starts further processes, read them from there
     before, path = sys.argv, list(sys.path)
@@ -148,11 +162,7 @@ def run(arguments: list[str]) -> None:
     check_order(config_paths(arguments))
     sys.argv = [sys.argv[0], *configs_first(arguments)]
     try:
-        DloptCLI(
-            save_config_callback=SaveConfig,
-            parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
-            trainer_defaults={"callbacks": [CheckpointGuard(), OptimizerGuard()]},
-        )
+        return cli(parser_kwargs={"exit_on_error": False, "allow_abbrev": False}, **options)
     except ParseError as error:
         raise UsageError(parse_message(error)) from error
     finally:

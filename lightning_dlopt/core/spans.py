@@ -129,3 +129,28 @@ def parse_period(value: Any, owner: object, name: str) -> Duration:
     if span.amount == 0:
         raise ArgumentError(f"{owner_name(owner)}: {name}={value!r} must be longer than nothing")
     return span
+
+
+def steps_within(run: RunLength, span: Duration, owner: object, name: str) -> int:
+    """Return a span in optimizer steps, or raise an ArgumentError if the run is shorter.
+
+    Args:
+        run: what it must fit into; a trial needn't be long enough.
+        span: what the argument was parsed to.
+        owner: the technique, for the message.
+        name: the argument's name there.
+
+    Example:
+        >>> steps_within(RunLength(total=10), parse_span("50%"), "warm", "span")
+        5
+    """
+    try:
+        steps = span.steps(run)
+    except ArgumentError as error:
+        raise ArgumentError(f"{owner!r}: {error}") from error
+    if run.total is not None and steps > run.total and not run.trial:
+        raise ArgumentError(
+            f"{owner!r}: {name}={getattr(owner, name, str(span))!r} is {steps} steps, but the run "
+            f"has only {run.total}"
+        )
+    return steps

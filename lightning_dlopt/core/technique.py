@@ -95,8 +95,18 @@ class Technique(Callback):
         read or moved. ``key`` tells several draws within a batch from each other.
         """
         rank = 0 if same_on_all_ranks else trainer.global_rank
+        return self.keyed(trainer.fit_loop.total_batch_idx, rank=rank, key=key, device=device)
+
+    def keyed(
+        self,
+        batch: int,
+        *,
+        rank: int = 0,
+        key: Sequence[int] = (),
+        device: torch.device | str = "cpu",
+    ) -> torch.Generator:
+        """Return the generator of the training batch of that number, counted from 0."""
         technique = zlib.crc32(self.state_key.encode())
-        batch = trainer.fit_loop.total_batch_idx
         return keyed_generator(run_seed(), technique, rank, batch, *key, device=device)
 
     def warn_no_effect(self, why: str) -> None:
@@ -107,13 +117,9 @@ class Technique(Callback):
         """Return the error that says why this technique can't work here; the caller raises it."""
         return TechniqueError(f"{self!r}: {why}")
 
-    # ---- what Lightning calls ----
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a second technique of the same exclusive kind, then prepare."""
-        if stage != "fit":
-            return
-        for other in techniques_of(trainer):
+    def check_rivals(self, techniques: "Sequence[Technique]") -> None:
+        """Raise a ConflictError if another one of ``techniques`` is of the same exclusive kind."""
+        for other in techniques:
             if (
                 other is not self
                 and self.exclusive is not None
@@ -122,6 +128,14 @@ class Technique(Callback):
                 raise ConflictError(
                     f"{self!r} and {other!r} are both a {self.exclusive}: keep one of them"
                 )
+
+    # ---- what Lightning calls ----
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a second technique of the same exclusive kind, then prepare."""
+        if stage != "fit":
+            return
+        self.check_rivals(techniques_of(trainer))
         self._patches.undo()
         self.prepare(trainer, pl_module)
 

@@ -29,6 +29,13 @@ class TensorSamples:
         """Return the samples at ``indices``, an int64 tensor of shape ``(n,)``."""
         return TensorSamples(self.inputs[indices], self.targets[indices])
 
+    def stretched(self, highest: int) -> "TensorSamples":
+        """Return the samples with values from 0 to 255 instead of 0 to ``highest``, rounded."""
+        if highest == 255:
+            return self
+        scaled = self.inputs.float().mul_(255 / highest).round_().to(torch.uint8)
+        return TensorSamples(scaled, self.targets)
+
 
 class Normalize:
     """Turn a batch of integer images into floats: ``(images / highest - mean) / std``.
@@ -82,10 +89,10 @@ class ImageDataModule(ClassificationDataModule):
         normalize: Whether each channel has its mean subtracted and is divided by its standard
             deviation (``mean`` and ``std``, of the training set); otherwise values are in [0, 1].
         train_transform: Augmentation of each single training image before it is normalized, such
-            as ``torchvision.transforms.v2.TrivialAugmentWide()``: called with a tensor
-            ``input_shape`` of integers up to ``highest`` (uint8), returns one. Its draws, also
-            from the global generators, are keyed by (seed, epoch, sample). Sample by sample
-            costs far more than whole batches do.
+            as ``torchvision.transforms.v2.TrivialAugmentWide()``: called with a uint8 tensor
+            ``input_shape`` of values up to 255, also where ``highest`` is another number; returns
+            one. Its draws, also from the global generators, are keyed by (seed, epoch, sample).
+            Sample by sample costs far more than whole batches do.
         num_workers: Processes that read samples where they are read one by one (training with a
             ``train_transform``, image files), at least 0; with 0 the main process does it.
 
@@ -121,17 +128,23 @@ class ImageDataModule(ClassificationDataModule):
     def make_loader(self, samples: Any, training: bool, **order: Any) -> ResumableLoader[Any]:
         """Return a loader over tensors in memory."""
         if training and self.train_transform is not None:
-            augmented = _AugmentedSamples(samples, self.train_transform, self.scaling())
+            # such transforms take 255 for full intensity: they invert, posterize and solarize by it
+            stretched = samples.stretched(self.highest)
+            augmented = _AugmentedSamples(stretched, self.train_transform, self.scaling(255))
             return DecodingLoader(augmented, num_workers=self.num_workers, **order)
         return TensorLoader(samples.inputs, samples.targets, transform=self.scaling(), **order)
 
-    def scaling(self) -> Normalize:
-        """Return what turns stored integers into the floats of a batch."""
+    def scaling(self, highest: int | None = None) -> Normalize:
+        """Return what turns integers into the floats of a batch.
+
+        Args:
+            highest: the integer that stands for 1; by default that of the stored ones.
+        """
         channels = self.input_shape[0]
         mean, std = (
             (self.mean, self.std) if self.normalize else ((0.0,) * channels, (1.0,) * channels)
         )
-        return Normalize(mean, std, self.highest)
+        return Normalize(mean, std, self.highest if highest is None else highest)
 
 
 def check_samples(where: str, inputs: Tensor, targets: Tensor, num_classes: int) -> TensorSamples:

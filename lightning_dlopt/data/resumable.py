@@ -96,19 +96,30 @@ class ResumableLoader(ABC, Generic[Batch]):
             self._place = _Place(self._place.epoch + 1, 0)
         place = self._place
         place.begun = True
-        batches = epoch_batches(
+        for batch in self._load(self._order(place.epoch)[place.position :], place.epoch):
+            place.position += 1
+            yield batch
+
+    def first_batch(self, draws: int = 0) -> Batch:
+        """Return the first batch of all; the place stays where it is.
+
+        Args:
+            draws: the epoch whose random draws a sample's transform has. At 0 the batch is the one
+                that training begins with; at others it has the same samples.
+        """
+        return next(self._load(self._order(0)[:1], draws))
+
+    def _order(self, epoch: int) -> list[Tensor]:
+        return epoch_batches(
             self.size,
             self.batch_size,
             shuffle=self.shuffle,
             seed=self.seed,
-            epoch=place.epoch,
+            epoch=epoch,
             rank=self.rank,
             world_size=self.world_size,
             drop_last=self.drop_last,
         )
-        for batch in self._load(batches[place.position :], place.epoch):
-            place.position += 1
-            yield batch
 
     @property
     def batch_sampler(self) -> _BatchSampler:

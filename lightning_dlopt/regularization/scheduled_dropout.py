@@ -14,7 +14,7 @@ from lightning_dlopt.core.layer_technique import LayerTechnique, noise
 from lightning_dlopt.core.named_modules import listing, named_parts, select_modules
 from lightning_dlopt.core.parameters import check_patterns
 from lightning_dlopt.core.run_length import RunLength
-from lightning_dlopt.core.spans import Span, parse_period
+from lightning_dlopt.core.spans import Span, parse_period, steps_within
 
 #: Layers that do nothing but dropout: their draws are replaced.
 DROPOUT = (
@@ -206,15 +206,7 @@ class ScheduledDropout(LayerTechnique):
         if not self._own_rates:
             return
         run = RunLength.of(trainer, automatic=pl_module.automatic_optimization)
-        try:
-            self._steps = self._span.steps(run)
-        except ArgumentError as error:
-            raise ArgumentError(f"{self!r}: {error}") from error
-        if run.total is not None and self._steps > run.total and not run.trial:
-            raise ArgumentError(
-                f"{self!r}: span={self.span!r} is {self._steps} steps, but the run has only "
-                f"{run.total}"
-            )
+        self._steps = steps_within(run, self._span, self, "span")
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int

@@ -7,6 +7,7 @@ from tests.contract.table_dropout import DROPOUT_ROWS
 from tests.contract.table_erase import ERASE_ROWS
 from tests.contract.table_losses import LOSSES_ROWS
 from tests.contract.table_penalties import PENALTY_ROWS
+from tests.contract.table_resize import RESIZE_ROWS
 from tests.contract.table_schedules import SCHEDULE_ROWS
 from tests.contract.table_steps import STEP_ROWS
 from tests.contract.table_use_optimizer import USE_OPTIMIZER_ROWS
@@ -18,6 +19,7 @@ ROWS = [
     *ERASE_ROWS,
     *LOSSES_ROWS,
     *PENALTY_ROWS,
+    *RESIZE_ROWS,
     *SCHEDULE_ROWS,
     *STEP_ROWS,
     *USE_OPTIMIZER_ROWS,

@@ -162,6 +162,7 @@ def test_single_image_transform_is_for_training_and_keyed(
     for (image, target), (expected, label) in zip(first, plain, strict=True):
         assert torch.equal(target, label)
         assert image.dtype == torch.float32
+        expected = (expected * 255).round() * torch.tensor(1 / 255)  # the transform gets integers
         same = (image == expected).flatten(1).all(1)
         mirrored = (image == expected.flip(-1)).flatten(1).all(1)
         assert bool((same | mirrored).all())
@@ -173,6 +174,15 @@ def test_single_image_transform_is_for_training_and_keyed(
     assert torch.equal(
         next(iter(digits.val_dataloader()))[0], next(iter(Digits(**arguments).val_dataloader()))[0]
     )
+
+
+def test_a_transform_gets_the_full_range_of_intensities() -> None:
+    arguments = {"seed": 1, "batch_size": 300, "normalize": False}
+    plain, _ = next(iter(Digits(**arguments).train_dataloader()))
+    inverse = Digits(train_transform=v2.RandomInvert(1.0), **arguments)
+    inverted, _ = next(iter(inverse.train_dataloader()))
+    # the stored values run to 16 only, of which torchvision doesn't know
+    torch.testing.assert_close(inverted, 1 - plain, rtol=0, atol=0.5 / 255 + 1e-6)
 
 
 def on_rank(rank: int, world_size: int, **arguments: Any) -> Digits:

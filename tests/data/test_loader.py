@@ -292,3 +292,13 @@ def test_data_error_arrives_as_its_one_line(num_workers: int) -> None:
 def test_own_collate() -> None:
     loader = DecodingLoader([3, 4, 5], batch_size=2, collate=sum)
     assert list(loader) == [7, 5]
+
+
+def test_the_first_batch_with_other_draws_leaves_the_place() -> None:
+    loader = DecodingLoader(RandomSamples(), batch_size=4, shuffle=True)
+    first, again, other = loader.first_batch(), loader.first_batch(), loader.first_batch(1)
+    assert loader.state_dict()["position"] == 0
+    trained = next(iter(loader))
+    assert str(first) == str(again) == str(trained)
+    assert str(other[1]) == str(first[1]), "other samples"
+    assert str(other[0]) != str(first[0]), "the same draws"
