@@ -80,8 +80,9 @@ def draw_geometry(
 def source_positions(geometry: Geometry, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Return where the pixels of the result lie in the images.
 
-    A position is a sum of what the pixel's column adds and what its row adds, so that no more
-    than these two have to be computed for each image.
+    A position is a complex number, ``x`` pixels to the right and ``y`` below the image's center,
+    so that to turn and to zoom is to multiply. It is a sum of what the pixel's column adds and
+    what its row adds, and no more than these two has to be computed for each image.
 
     Args:
         geometry: what is done to ``B`` images.
@@ -89,26 +90,27 @@ def source_positions(geometry: Geometry, height: int, width: int) -> tuple[Tenso
         width: of the images.
 
     Returns:
-        ``(B, width, 2)`` for the columns and ``(B, height, 2)`` for the rows, in float64: pixels
-        to the right of and below the image's center.
+        ``(B, width)`` for the columns and ``(B, height)`` for the rows, in complex128.
 
     Example:
         >>> no = torch.tensor([False])
         >>> shift = Geometry(no, no, top=torch.tensor([1]), left=torch.tensor([0]))
         >>> columns, rows = source_positions(shift, 2, 2)
-        >>> (columns[:, None] + rows[:, :, None])[0, 0]
-        tensor([[-0.5000,  0.5000],
-                [ 0.5000,  0.5000]], dtype=torch.float64)
+        >>> columns + rows[:, :1]
+        tensor([[-0.5000+0.5000j,  0.5000+0.5000j]], dtype=torch.complex128)
     """
-    # with x + iy for a position, to turn and to zoom is to multiply by one complex number
     angle, scale = geometry.angle, geometry.scale
     one = torch.ones(len(geometry.top), dtype=torch.float64)
     turn = torch.polar(
         one if scale is None else 1 / scale.double(),
-        one - one if angle is None else angle.double() * (math.pi / 180),
-    )[:, None]
-    signs = turn * (1 - 2 * geometry.flip.double())[:, None]
-    vertical = turn * 1j * (1 - 2 * geometry.vertical_flip.double())[:, None]
-    across = torch.arange(width) + geometry.left[:, None] - (width - 1) / 2
-    down = torch.arange(height) + geometry.top[:, None] - (height - 1) / 2
-    return torch.view_as_real(signs * across), torch.view_as_real(vertical * down)
+        one - 1 if angle is None else angle.double() * (math.pi / 180),
+    )
+    back = -turn
+    right = torch.where(geometry.flip, back, turn)
+    below = torch.where(geometry.vertical_flip, back, turn) * 1j
+    across = geometry.left[:, None] + torch.arange(width, dtype=torch.float64)
+    down = geometry.top[:, None] + torch.arange(height, dtype=torch.float64)
+    return (
+        right[:, None] * across.sub_((width - 1) / 2),
+        below[:, None] * down.sub_((height - 1) / 2),
+    )

@@ -42,25 +42,29 @@ def transform_images(images: Tensor, geometry: Geometry, fill: float = 0.0) -> T
     """
     check_images("transform_images", images)
     _check_fit("transform_images", images, geometry, fill)
-    height, width = images.shape[2:]
-    kind = torch.float64 if images.dtype == torch.float64 else torch.float32
+    kind = torch.promote_types(images.dtype, torch.float32)
+    columns, rows = _positions(images, geometry, kind.to_complex())
     # grid_sample counts from -1 at one edge of the image to 1 at the other
-    half = torch.tensor([width / 2, height / 2], dtype=torch.float64)
-    columns, rows = (
-        (part / half).to(images.device, kind) for part in source_positions(geometry, height, width)
-    )
+    half = torch.tensor([images.shape[3] / 2, images.shape[2] / 2], device=images.device)
+    torch.view_as_real(columns).div_(half)
+    torch.view_as_real(rows).div_(half)
     result, grid = torch.empty_like(images), None
     for some in _parts(images):
         across, down = columns[some, None], rows[some, :, None]
         grid = torch.add(across, down, out=None if grid is None else grid[: len(across)])
-        sampled = _sample(images[some].to(kind), grid, fill, geometry.whole_pixels())
-        if images.dtype == torch.uint8:
-            sampled = sampled.round_()
-        if sampled.dtype == result.dtype and sampled.shape == result.shape:
-            if sampled.stride() == result.stride():
-                return sampled
+        sampled = _sample(
+            images[some].to(kind), torch.view_as_real(grid), fill, geometry.whole_pixels()
+        )
+        if not images.is_floating_point():
+            sampled.round_()
+        if len(sampled) == len(images) and _is_like(sampled, result):
+            return sampled
         result[some] = sampled
     return result
+
+
+def _is_like(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and one.stride() == other.stride()
 
 
 def _sample(images: Tensor, grid: Tensor, fill: float, whole_pixels: bool) -> Tensor:
@@ -110,21 +114,22 @@ def transform_masks(masks: Tensor, geometry: Geometry, fill: float = 0) -> Tenso
     _check_fit("transform_masks", masks, geometry, fill)
     layers = masks[:, None] if masks.dim() == 3 else masks
     height, width = layers.shape[2:]
-    columns, rows = (
-        part.to(masks.device, torch.float32) for part in source_positions(geometry, height, width)
-    )
-    center = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=masks.device)
+    columns, rows = _positions(layers, geometry, torch.complex64)
+    center = complex((width - 1) / 2, (height - 1) / 2)
     result = torch.empty_like(layers)
     for some in _parts(layers):
-        place = columns[some, None] + rows[some, :, None]
-        x, y = place.add_(center).round_().long().unbind(3)
+        place = columns[some, None] + rows[some, :, None] + center
+        x, y = torch.view_as_real(place).round_().long().unbind(3)
         outside = (x < 0) | (x >= width) | (y < 0) | (y >= height)
-        index = (
-            (y * width + x).masked_fill_(outside, 0)[:, None].expand(-1, layers.shape[1], -1, -1)
-        )
+        index = (y * width + x).masked_fill_(outside, 0)[:, None].expand_as(layers[some])
         moved = layers[some].flatten(2).gather(2, index.flatten(2)).view(index.shape)
         result[some] = moved.masked_fill_(outside[:, None], fill)
     return result.view(masks.shape) if masks.dim() == 3 else result
+
+
+def _positions(images: Tensor, geometry: Geometry, kind: torch.dtype) -> tuple[Tensor, Tensor]:
+    columns, rows = source_positions(geometry, images.shape[2], images.shape[3])
+    return columns.to(images.device, kind), rows.to(images.device, kind)
 
 
 def _parts(images: Tensor) -> list[slice]:
@@ -142,10 +147,9 @@ def _check_fit(owner: str, images: Tensor, geometry: Geometry, fill: float) -> N
         raise ArgumentError(
             f"{owner}: a geometry of {len(geometry.top)} images doesn't fit {len(images)}"
         )
-    if images.dtype == torch.bool:
-        low, high = 0.0, 1.0
-    elif images.dtype.is_floating_point or images.dtype.is_complex:
-        low, high = torch.finfo(images.dtype).min, torch.finfo(images.dtype).max
-    else:
-        low, high = torch.iinfo(images.dtype).min, torch.iinfo(images.dtype).max
-    check_number(owner, f"{images.dtype} can't hold it: fill", fill, f"[{low}, {high}]")
+    limits: tuple[float, float] = (0, 1)
+    if images.dtype != torch.bool:
+        real = images.dtype.is_floating_point or images.dtype.is_complex
+        info = torch.finfo(images.dtype) if real else torch.iinfo(images.dtype)
+        limits = (info.min, info.max)
+    check_number(f"{owner} of {images.dtype}", "fill", fill, f"[{limits[0]}, {limits[1]}]")

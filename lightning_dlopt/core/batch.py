@@ -48,8 +48,8 @@ def find_key(batch: Any, role: Role, key: Key | None = None, owner: object = "fi
     """Return where the input, the target or the mask of ``batch`` is.
 
     Args:
-        batch: a tuple or list (positions 0, 1 and 2), or a dict, named tuple or dataclass (the usual
-            names, :data:`USUAL_NAMES`).
+        batch: a tuple or list (positions 0, 1 and 2), or a dict, named tuple or dataclass (the
+            usual names, :data:`USUAL_NAMES`).
         role: ``"input"``, ``"target"`` or ``"mask"``.
         key: where the user says that it is; only checked then.
         owner: what asks, for the message.
@@ -129,7 +129,7 @@ def replace_fields(batch: Any, changes: Mapping[Any, Any]) -> Any:
 
 
 def get_tensor(batch: Any, role: Role, key: Key | None = None, owner: object = "batch") -> Tensor:
-    """Return a batch's input, target or mask; errors as :func:`find_key`, also if it is no tensor."""
+    """Return a batch's input, target or mask, if it is a tensor; errors as :func:`find_key`."""
     where = find_key(batch, role, key, owner)
     value = get_field(batch, where)
     if not isinstance(value, Tensor):
