@@ -12,14 +12,15 @@ from lightning_dlopt.core.errors import ArgumentTypeError, TechniqueError
 
 #: A position in a tuple or list, or a key or field's name.
 Key: TypeAlias = int | str
-Role: TypeAlias = Literal["input", "target"]
+Role: TypeAlias = Literal["input", "target", "mask"]
 
-#: What people call the two, by role; positions are 0 and 1.
+#: What people call them, by role; in tuples and lists they come in this order.
 USUAL_NAMES: dict[Role, tuple[str, ...]] = {
     "input": ("x", "input", "inputs", "image", "images", "pixel_values"),
     "target": ("y", "target", "targets", "label", "labels"),
+    "mask": ("mask", "masks"),
 }
-_POSITIONS: dict[Role, int] = {"input": 0, "target": 1}
+_POSITIONS: dict[Role, int] = {"input": 0, "target": 1, "mask": 2}
 
 
 def check_key(owner: object, name: str, value: Any) -> Key | None:
@@ -44,12 +45,12 @@ def _field_names(batch: Any) -> list[Any] | None:
 
 
 def find_key(batch: Any, role: Role, key: Key | None = None, owner: object = "find_key") -> Key:
-    """Return where the input or the target of ``batch`` is.
+    """Return where the input, the target or the mask of ``batch`` is.
 
     Args:
-        batch: a tuple or list (positions 0 and 1), or a dict, named tuple or dataclass (the usual
-            names, :data:`USUAL_NAMES`).
-        role: ``"input"`` or ``"target"``.
+        batch: a tuple or list (positions 0, 1 and 2), or a dict, named tuple or dataclass (the
+            usual names, :data:`USUAL_NAMES`).
+        role: ``"input"``, ``"target"`` or ``"mask"``.
         key: where the user says that it is; only checked then.
         owner: what asks, for the message.
 
@@ -128,7 +129,7 @@ def replace_fields(batch: Any, changes: Mapping[Any, Any]) -> Any:
 
 
 def get_tensor(batch: Any, role: Role, key: Key | None = None, owner: object = "batch") -> Tensor:
-    """Return a batch's input or target; errors as :func:`find_key`, also if it is no tensor."""
+    """Return a batch's input, target or mask, if it is a tensor; errors as :func:`find_key`."""
     where = find_key(batch, role, key, owner)
     value = get_field(batch, where)
     if not isinstance(value, Tensor):

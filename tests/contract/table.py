@@ -5,6 +5,7 @@ from tests.contract.table_averaging import AVERAGING_ROWS
 from tests.contract.table_clipping import CLIPPING_ROWS
 from tests.contract.table_dropout import DROPOUT_ROWS
 from tests.contract.table_erase import ERASE_ROWS
+from tests.contract.table_geometry import GEOMETRY_ROWS
 from tests.contract.table_losses import LOSSES_ROWS
 from tests.contract.table_penalties import PENALTY_ROWS
 from tests.contract.table_resize import RESIZE_ROWS
@@ -17,6 +18,7 @@ ROWS = [
     *CLIPPING_ROWS,
     *DROPOUT_ROWS,
     *ERASE_ROWS,
+    *GEOMETRY_ROWS,
     *LOSSES_ROWS,
     *PENALTY_ROWS,
     *RESIZE_ROWS,
