@@ -146,7 +146,7 @@ def shortened(value: Any) -> Any:
     if isinstance(value, Tensor):
         value = value.detach().cpu().tolist()
     if isinstance(value, Mapping):
-        table: Any = {str(key): value[key] for key in sorted(value, key=str)}
+        table: Any = {key: value[key] for key in sorted(value, key=str)}
     elif isinstance(value, Sequence) and not isinstance(value, str):
         table = list(value)
     else:
