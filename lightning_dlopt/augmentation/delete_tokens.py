@@ -9,6 +9,7 @@ from lightning_dlopt.augmentation.token_technique import TokenTechnique
 from lightning_dlopt.augmentation.tokens import (
     EditedTokens,
     Sequences,
+    any_in_row,
     chosen,
     draw_bits,
     edit_tokens,
@@ -23,7 +24,7 @@ def delete(sequences: Sequences, rate: float, generator: torch.Generator) -> Seq
     bits = draw_bits(sequences.tokens, generator).to(sequences.tokens.device)
     editable = sequences.editable
     drop = chosen(bits, rate) & editable
-    bare = ~(editable ^ drop).any(1)
+    bare = ~any_in_row(editable ^ drop)
     if not may_skip(bare):
         # of a sequence that would lose all, the token with the highest draw stays
         last = torch.where(editable, bits, -1).argmax(1, keepdim=True)

@@ -12,8 +12,8 @@ from lightning_dlopt.augmentation.tokens import (
     chosen,
     draw_bits,
     edit_tokens,
+    find,
     may_skip,
-    places,
 )
 from lightning_dlopt.augmentation.vocabulary import Vocabulary, shortened
 from lightning_dlopt.core.batch import Key
@@ -29,42 +29,50 @@ def insert(
     device = tokens.device
     drawn = chosen(draw_bits(tokens, generator), rate)
     # new tokens for all that are drawn, also where none is inserted: how many, the CPU knows
-    flat = drawn.view(-1).nonzero()[:, 0]
+    flat = find(drawn)
     values = vocabulary.draw(len(flat), generator).to(device, tokens.dtype)
     phase = torch.rand(count, generator=generator).to(device)
     flat = flat.to(device)
 
     after = drawn.to(device) & sequences.editable
-    number = after.cumsum(1)
-    many, room = number[:, -1], length - sequences.lengths
-    if not may_skip(many > room):
-        after = after & thinned(number, many, room, phase)
-        number = after.cumsum(1)
-    # tokens move by the number of those before them; what isn't one goes to a column 0
-    column = number + (places(tokens) + 1)
-    lengths = sequences.lengths + number[:, -1]
-    inserted = after.view(-1)[flat]
+    column, lengths = columns(sequences, after)
+    if not may_skip(lengths > length):
+        after = after & thinned(after, length - sequences.lengths, phase)
+        column, lengths = columns(sequences, after)
+    inserted = after.view(-1).index_select(0, flat)
     row = flat.div(length, rounding_mode="floor") * (length + 1)
-    to = torch.where(inserted, row + column.view(-1)[flat], row)
-    column.sub_(after.view(torch.int8)).mul_(sequences.real)
+    behind = row + column.view(-1).index_select(0, flat) + 1
     edited = sequences.empty().scatter_(1, column, tokens)
-    edited.view(-1).scatter_(0, to, values)
-    return sequences.with_lengths(edited[:, 1:].contiguous(), lengths)
+    # what isn't inserted goes to the last column, which is cut off
+    edited.view(-1).scatter_(0, torch.where(inserted, behind, row + length), values)
+    return sequences.with_lengths(edited[:, :-1].contiguous(), lengths)
 
 
-def thinned(number: Tensor, many: Tensor, room: Tensor, phase: Tensor) -> Tensor:
+def columns(sequences: Sequences, after: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the new column of each token, and the new lengths.
+
+    All padding goes to the first column behind the tokens.
+    """
+    steps = sequences.real.view(torch.int8) + after.view(torch.int8)
+    before = torch.zeros_like(steps)
+    before[:, 1:] = steps[:, :-1]
+    column = before.cumsum(1)
+    return column, column[:, -1] + steps[:, -1]
+
+
+def thinned(after: Tensor, room: Tensor, phase: Tensor) -> Tensor:
     """Return which insertions of a sequence that is too full stay.
 
     As many as there is room for, evenly spread over all of them, from a random start on: each
     is as likely to stay as any other.
 
     Args:
-        number: ``(B, L)``, which insertion it is, from 1.
-        many: ``(B,)``, how many there are.
-        room: ``(B,)``, how many may be.
+        after: ``(B, L)``, where insertions are.
+        room: ``(B,)``, how many there may be.
         phase: ``(B,)``, in [0, 1).
     """
-    many = many.clamp(min=1)
+    number = after.cumsum(1)
+    many = number[:, -1].clamp(min=1)
     start = (phase * many).long().minimum(many - 1)
     return (number * room[:, None] + start[:, None]) % many[:, None] < room[:, None]
 
@@ -172,7 +180,7 @@ class InsertTokens(TokenTechnique):
 
     def check_values(self, sequences: Sequences) -> None:
         """Refuse ids that the vocabulary hasn't."""
-        self._vocabulary.check(self, sequences.tokens)
+        self._vocabulary.check(self, sequences)
 
     def edit(self, sequences: Sequences, generator: torch.Generator) -> Sequences:
         """Return sequences with new tokens in between."""

@@ -12,6 +12,7 @@ from lightning_dlopt.augmentation.tokens import (
     chosen,
     draw_bits,
     edit_tokens,
+    find,
 )
 from lightning_dlopt.augmentation.vocabulary import (
     Synonyms,
@@ -32,13 +33,13 @@ def replace(
 ) -> Sequences:
     """Return sequences as :func:`replace_tokens` does."""
     tokens = sequences.tokens.reshape(-1)
-    flat = chosen(draw_bits(tokens, generator), rate).nonzero()[:, 0].to(tokens.device)
-    old = tokens[flat]
+    flat = find(chosen(draw_bits(tokens, generator), rate)).to(tokens.device)
+    old = tokens.index_select(0, flat)
     if isinstance(source, Synonyms):
         new = source.draw(old, generator)
     else:
         new = source.draw(len(flat), generator).to(tokens.device, tokens.dtype)
-    new = torch.where(sequences.editable.view(-1)[flat], new, old)
+    new = torch.where(sequences.editable.view(-1).index_select(0, flat), new, old)
     return sequences.with_tokens(tokens.scatter(0, flat, new).view(sequences.tokens.shape))
 
 
@@ -174,7 +175,7 @@ class ReplaceTokens(TokenTechnique):
     def check_values(self, sequences: Sequences) -> None:
         """Refuse ids that the vocabulary hasn't."""
         if isinstance(self._source, Vocabulary):
-            self._source.check(self, sequences.tokens)
+            self._source.check(self, sequences)
 
     def edit(self, sequences: Sequences, generator: torch.Generator) -> Sequences:
         """Return sequences in which some tokens are replaced."""

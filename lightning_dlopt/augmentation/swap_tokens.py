@@ -12,6 +12,7 @@ from lightning_dlopt.augmentation.tokens import (
     chosen,
     draw_bits,
     edit_tokens,
+    find,
 )
 from lightning_dlopt.core.batch import Key
 from lightning_dlopt.core.checks import check_number
@@ -29,30 +30,33 @@ def draw_pairs(editable: Tensor, rate: float, generator: torch.Generator) -> tup
         Numbers of places in the flattened batch, each at most once, and for each the place its
         token comes from. Both are in one sequence; a place without a partner has itself.
     """
-    drawn = chosen(draw_bits(editable, generator), rate).view(-1).nonzero()[:, 0]
+    drawn = find(chosen(draw_bits(editable, generator), rate))
     noise = torch.empty(len(drawn), dtype=torch.int32).random_(generator=generator)
     drawn, noise = drawn.to(editable.device), noise.to(editable.device)
     # in a random order within each sequence, neighbors are random pairs; what may not be moved
     # stands behind, as if it were another sequence
     group = drawn.div(editable.shape[1], rounding_mode="floor") * 2
-    group += ~editable.reshape(-1)[drawn]
+    group += ~editable.view(-1).index_select(0, drawn)
     keys, order = (group * 2**31 + noise).sort(stable=True)
-    drawn, group = drawn[order], keys >> 31
+    drawn, group = drawn.index_select(0, order), keys >> 31
     number = torch.arange(len(drawn), device=editable.device)
-    rank = number - torch.searchsorted(group, group)
-    first = (rank & 1 == 0) & (group & 1 == 0)
-    first[:-1] &= group[1:] == group[:-1]
+    begins = torch.ones_like(group, dtype=torch.bool)
+    begins[1:] = group[1:] != group[:-1]
+    rank = number - torch.where(begins, number, 0).cummax(0).values if len(drawn) else number
+    # one of even rank changes places with the next, if that is of its group
+    first = (rank | group) & 1 == 0
+    first[:-1] &= ~begins[1:]
     first[-1:] = False
-    step = first.long()
-    step[1:] -= first[:-1].long()
-    return drawn, drawn[number + step]
+    partner = number + first.long()
+    partner[1:] -= first[:-1].long()
+    return drawn, drawn.index_select(0, partner)
 
 
 def swap(sequences: Sequences, rate: float, generator: torch.Generator) -> Sequences:
     """Return sequences as :func:`swap_tokens` does."""
     to, source = draw_pairs(sequences.editable, rate, generator)
     flat = sequences.tokens.reshape(-1)
-    swapped = flat.scatter(0, to, flat[source])
+    swapped = flat.scatter(0, to, flat.index_select(0, source))
     return sequences.with_tokens(swapped.view(sequences.tokens.shape))
 
 

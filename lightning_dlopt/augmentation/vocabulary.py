@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_dlopt.augmentation.tokens import Sequences
 from lightning_dlopt.core.checks import check_integer, owner_name
 from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError
 
@@ -58,14 +59,15 @@ class Vocabulary:
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Return ``count`` ids, on the CPU."""
         if self._heights is None:
-            return self.ids[torch.randint(len(self.ids), (count,), generator=generator)]
+            which = torch.randint(len(self.ids), (count,), generator=generator)
+            return self.ids.index_select(0, which)
         total = self._heights[-1]
         draws = torch.rand(count, generator=generator, dtype=torch.float64) * total
         return self.ids[torch.searchsorted(self._heights[:-1], draws, right=True)]
 
-    def check(self, owner: object, tokens: Tensor) -> None:
+    def check(self, owner: object, sequences: Sequences) -> None:
         """Raise an ArgumentError for an id that the vocabulary doesn't have."""
-        if tokens.numel() and (most := int(tokens.max())) >= self.size:
+        if sequences.tokens.numel() and (most := sequences.extremes[1]) >= self.size:
             raise ArgumentError(
                 f"{owner_name(owner)}: tokens hold the id {most}, and the vocabulary has "
                 f"{self.size}: from 0 to {self.size - 1}"
