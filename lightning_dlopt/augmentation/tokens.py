@@ -44,10 +44,10 @@ class Sequences:
         lengths: Tensor | None = None,
         by_id: bool | None = None,
     ) -> None:
-        self.tokens = tokens
+        self.tokens = tokens.contiguous()
         self.pad_id = pad_id
         self.protected_ids = protected_ids
-        self._real = real
+        self._real = None if real is None else real.contiguous()
         self._lengths = lengths
         self._by_id = real is None and lengths is None if by_id is None else by_id
 
@@ -162,7 +162,7 @@ def check_sequences(owner: object, sequences: Sequences) -> None:
     if (least := sequences.extremes[0]) < min(sequences.pad_id, 0):
         raise ArgumentError(f"{owner_name(owner)}: tokens hold the id {least}, below 0")
     steps = real.view(torch.int8)
-    if (steps[:, 1:] - steps[:, :-1]).amax() > 0:
+    if steps.shape[1] > 1 and (steps[:, 1:] - steps[:, :-1]).amax() > 0:
         side = "on the left: say padding_side='left'" if real[:, -1].all() else "between tokens"
         raise ArgumentError(
             f"{owner_name(owner)}: tokens have padding (pad_id={sequences.pad_id}) {side}"
