@@ -93,8 +93,9 @@ def find_fields(owner: "TokenTechnique", batch: Any, keeps_places: bool = False)
     key = find_key(batch, "input", owner.input_key, owner, first=TOKEN_NAMES)
     tokens = check_tokens(owner, get_tensor(batch, "input", key, owner))
     fields = fields_of(batch)
-    mask_key = _find(owner, "mask_key", owner.mask_key, fields, MASK_NAMES)
-    lengths_key = _find(owner, "lengths_key", owner.lengths_key, fields, LENGTHS_NAMES)
+    given = (_place(batch, fields, one) for one in (owner.mask_key, owner.lengths_key))
+    mask_key = _find(owner, "mask_key", next(given), fields, MASK_NAMES)
+    lengths_key = _find(owner, "lengths_key", next(given), fields, LENGTHS_NAMES)
     for name, where, shape in (
         ("mask_key", mask_key, tokens.shape),
         ("lengths_key", lengths_key, tokens.shape[:1]),
@@ -104,12 +105,9 @@ def find_fields(owner: "TokenTechnique", batch: Any, keeps_places: bool = False)
                 f"{owner_name(owner)}: {name}={where!r} must be a tensor of shape {tuple(shape)}"
             )
     if not (keeps_places or owner.keeps_places):
-        known = [
-            tokens,
-            *(fields[k] for k in (mask_key, lengths_key, *owner.ignore) if k in fields),
-        ]
+        known = {_place(batch, fields, one) for one in (key, mask_key, lengths_key, *owner.ignore)}
         for where, value in fields.items():
-            if any(value is one for one in known) or not isinstance(value, Tensor):
+            if where in known or not isinstance(value, Tensor):
                 continue
             if value.shape[:2] == tokens.shape:
                 raise ArgumentError(
@@ -120,6 +118,13 @@ def find_fields(owner: "TokenTechnique", batch: Any, keeps_places: bool = False)
     mask = None if mask_key is None else fields[mask_key]
     lengths = None if lengths_key is None else fields[lengths_key]
     return TokenFields(key, tokens, mask_key, mask, lengths_key, lengths)
+
+
+def _place(batch: Any, fields: dict[Key, Any], key: Key | None) -> Key | None:
+    """Return a position as it stands in ``fields``: from the front, or as a name."""
+    if isinstance(key, int) and isinstance(batch, tuple | list):
+        return list(fields)[key] if -len(fields) <= key < len(fields) else key
+    return key
 
 
 def _find(

@@ -77,7 +77,7 @@ def test_padding_on_the_left_mirrors(technique: TokenTechnique) -> None:
 
 
 def test_fields_are_where_the_user_says() -> None:
-    technique = a.DeleteTokens(0.5, input_key=1, mask_key=2, lengths_key=0, **SPARED)
+    technique = a.DeleteTokens(0.5, input_key=-2, mask_key=-1, lengths_key=0, **SPARED)
     lengths, edited, mask = change(technique, (LENGTHS, TOKENS, MASK))
     assert torch.equal(lengths, (edited != 0).sum(1))
     assert torch.equal(mask, edited != 0)
@@ -168,7 +168,7 @@ def test_neighbors_do_in_one_pass_what_they_do_one_after_the_other(
     sees, weights = fit([*five()[:2], a.SwapTokens(0.0), *five()[2:]])
     assert set(passes) == {"CropTokens"}
     assert len(passes) == len(sees.seen) == len(sees.given) == 12
-    monkeypatch.setattr(TokenTechnique, "_goes_with", lambda self, other: False)
+    monkeypatch.setattr(TokenTechnique, "_goes_with", lambda *_: False)
     passes.clear()
     apart, same = fit(five())
     assert len(passes) == 5 * 12
