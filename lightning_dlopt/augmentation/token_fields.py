@@ -83,8 +83,13 @@ class TokenFields:
         return changes
 
 
-def find_fields(owner: "TokenTechnique", batch: Any, keeps_places: bool = False) -> TokenFields:
+def find_fields(owner: "TokenTechnique", batch: Any, keeps_places: bool) -> TokenFields:
     """Return where a batch has its tokens, or raise what says why that can't be told.
+
+    Args:
+        owner: whose arguments say where.
+        batch: of any form.
+        keeps_places: whether no field with one entry for each token can go out of line.
 
     Raises:
         TechniqueError: if a field isn't there, or is no tensor.
@@ -104,7 +109,7 @@ def find_fields(owner: "TokenTechnique", batch: Any, keeps_places: bool = False)
             raise ArgumentError(
                 f"{owner_name(owner)}: {name}={where!r} must be a tensor of shape {tuple(shape)}"
             )
-    if not (keeps_places or owner.keeps_places):
+    if not keeps_places:
         known = {_place(batch, fields, one) for one in (key, mask_key, lengths_key, *owner.ignore)}
         for where, value in fields.items():
             if where in known or not isinstance(value, Tensor):

@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lightning_dlopt.augmentation.token_fields import TokenFields, find_fields
-from lightning_dlopt.augmentation.tokens import Edit, Sequences, check_sequences
+from lightning_dlopt.augmentation.token_fields import find_fields
+from lightning_dlopt.augmentation.tokens import Sequences, check_sequences
 from lightning_dlopt.core.batch import Key, check_key, replace_fields
 from lightning_dlopt.core.batch_technique import BatchTechnique, RunStep
 from lightning_dlopt.core.checks import check_choice, check_integer, owner_name
@@ -99,8 +99,31 @@ class TokenTechnique(BatchTechnique):
 
     def change(self, batch: Any, generator: torch.Generator) -> Any:
         """Return the batch with this technique's edit."""
-        fields = find_fields(self, batch)
-        return self._edited(batch, fields, [lambda s: self.edit(s, generator)], (self,))
+        return self.change_together(batch, [(self, generator)])
+
+    def change_together(
+        self, batch: Any, edits: Sequence[tuple["TokenTechnique", torch.Generator]]
+    ) -> Any:
+        """Return the batch with the edits of several techniques that read it as this one does."""
+        left = self.padding_side == "left"
+
+        def turned(tensor: Tensor) -> Tensor:
+            return tensor.flip(1) if left else tensor
+
+        fields = find_fields(self, batch, all(one.keeps_places for one, _ in edits))
+        real = None if fields.mask is None else turned(fields.mask.bool())
+        sequences = Sequences(
+            turned(fields.tokens), self.pad_id, self.protected_ids, real, fields.lengths
+        )
+        if not self._checked or fields.tokens.device.type == "cpu":
+            fields.check(self, sequences)
+            check_sequences(self, sequences)
+            for one, _ in edits:
+                one.check_values(sequences)
+            self._checked = True
+        for one, generator in edits:
+            sequences = one.edit(sequences, generator)
+        return replace_fields(batch, fields.changes(sequences, turned))
 
     # ---- one pass for neighbors ----
 
@@ -131,13 +154,9 @@ class TokenTechnique(BatchTechnique):
         if self._follows:
             return run(batch)  # the first of the neighbors has done this one's edit, too
 
-        def bring(one: TokenTechnique) -> Edit:
-            generator = one.generator(trainer)
-            return lambda sequences: one.edit(sequences, generator)
-
+        edits = [(one, one.generator(trainer)) for one in self._group]
         try:
-            fields = find_fields(self, batch, all(one.keeps_places for one in self._group))
-            changed = self._edited(batch, fields, [bring(one) for one in self._group], self._group)
+            changed = self.change_together(batch, edits)
         except (ArgumentError, ArgumentTypeError) as error:
             raise self.refuse(str(error)) from error
         return run(changed)
@@ -155,29 +174,3 @@ class TokenTechnique(BatchTechnique):
             *(self.pad_id, self.protected_ids, self.padding_side),
             *(self.input_key, self.mask_key, self.lengths_key, self.ignore),
         )
-
-    def _edited(
-        self,
-        batch: Any,
-        fields: TokenFields,
-        edits: Sequence[Edit],
-        group: Sequence["TokenTechnique"],
-    ) -> Any:
-        left = self.padding_side == "left"
-
-        def turned(tensor: Tensor) -> Tensor:
-            return tensor.flip(1) if left else tensor
-
-        real = None if fields.mask is None else turned(fields.mask.bool())
-        sequences = Sequences(
-            turned(fields.tokens), self.pad_id, self.protected_ids, real, fields.lengths
-        )
-        if not self._checked or fields.tokens.device.type == "cpu":
-            fields.check(self, sequences)
-            check_sequences(self, sequences)
-            for one in group:
-                one.check_values(sequences)
-            self._checked = True
-        for edit in edits:
-            sequences = edit(sequences)
-        return replace_fields(batch, fields.changes(sequences, turned))

@@ -158,13 +158,13 @@ def test_neighbors_do_in_one_pass_what_they_do_one_after_the_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     passes = []
-    edited = TokenTechnique._edited
+    together = TokenTechnique.change_together
 
     def counted(self: Any, *arguments: Any) -> Any:
         passes.append(type(self).__name__)
-        return edited(self, *arguments)
+        return together(self, *arguments)
 
-    monkeypatch.setattr(TokenTechnique, "_edited", counted)
+    monkeypatch.setattr(TokenTechnique, "change_together", counted)
     sees, weights = fit([*five()[:2], a.SwapTokens(0.0), *five()[2:]])
     assert set(passes) == {"CropTokens"}
     assert len(passes) == len(sees.seen) == len(sees.given) == 12
