@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from torch import Tensor
@@ -44,7 +44,26 @@ def _field_names(batch: Any) -> list[Any] | None:
     return None
 
 
-def find_key(batch: Any, role: Role, key: Key | None = None, owner: object = "find_key") -> Key:
+def fields_of(batch: Any) -> dict[Key, Any]:
+    """Return what a batch holds by name, or by position where there are no names.
+
+    Example:
+        >>> fields_of({"x": 1, "y": 2}), fields_of((3, 4))
+        ({'x': 1, 'y': 2}, {0: 3, 1: 4})
+    """
+    names = _field_names(batch)
+    if names is not None:
+        return {name: get_field(batch, name) for name in names}
+    return dict(enumerate(batch)) if isinstance(batch, tuple | list) else {}
+
+
+def find_key(
+    batch: Any,
+    role: Role,
+    key: Key | None = None,
+    owner: object = "find_key",
+    first: Sequence[str] = (),
+) -> Key:
     """Return where the input, the target or the mask of ``batch`` is.
 
     Args:
@@ -53,6 +72,7 @@ def find_key(batch: Any, role: Role, key: Key | None = None, owner: object = "fi
         role: ``"input"``, ``"target"`` or ``"mask"``.
         key: where the user says that it is; only checked then.
         owner: what asks, for the message.
+        first: names that come before the usual ones.
 
     Raises:
         TechniqueError: if it isn't there, or more than one name is usual; the message lists the
@@ -67,7 +87,10 @@ def find_key(batch: Any, role: Role, key: Key | None = None, owner: object = "fi
     names = _field_names(batch)
     if names is not None:
         positional = isinstance(batch, tuple) and isinstance(key, int)
-        found = [name for name in USUAL_NAMES[role] if name in names] if key is None else [key]
+        usual = [name for name in first if name in names] or [
+            name for name in USUAL_NAMES[role] if name in names
+        ]
+        found = usual if key is None else [key]
         if len(found) == 1 and (found[0] in names or (positional and _has_position(batch, key))):
             return found[0]
         has = "the keys " + (", ".join(repr(name) for name in names) or "(none)")

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from lightning_dlopt.core import ArgumentTypeError, TechniqueError
-from lightning_dlopt.core.batch import check_key, find_key, get_field, get_tensor, replace_fields
+from lightning_dlopt.core.batch import (
+    check_key,
+    fields_of,
+    find_key,
+    get_field,
+    get_tensor,
+    replace_fields,
+)
 
 X, Y, NEW = torch.tensor([1.0]), torch.tensor([2]), torch.tensor([3.0])
 
@@ -60,6 +67,24 @@ def test_found_and_replaced(batch: Any) -> None:
     assert get_tensor(batch, "input") is X
     if isinstance(batch, dict):
         assert list(twin) == list(batch)
+
+
+def test_names_of_ones_own_come_before_the_usual_ones() -> None:
+    first = ("input_ids", "tokens")
+    assert find_key({"x": X, "tokens": Y}, "input", first=first) == "tokens"
+    assert find_key({"x": X}, "input", first=first) == "x"
+    assert find_key({"x": X, "tokens": Y}, "input", "x", first=first) == "x"
+    with pytest.raises(TechniqueError, match="its input isn't clear"):
+        find_key({"input_ids": X, "tokens": Y}, "input", first=first)
+
+
+@pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES)
+def test_all_fields(batch: Any) -> None:
+    fields = fields_of(batch)
+    assert fields
+    assert all(get_field(batch, key) is value for key, value in fields.items())
+    assert any(value is X for value in fields.values())
+    assert fields_of(X) == {}
 
 
 def test_the_key_that_is_given_wins() -> None:

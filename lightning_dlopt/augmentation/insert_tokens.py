@@ -1,0 +1,187 @@
+"""Random tokens that are put in between."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_dlopt.augmentation.token_technique import TokenTechnique
+from lightning_dlopt.augmentation.tokens import (
+    EditedTokens,
+    Sequences,
+    chosen,
+    draw_bits,
+    edit_tokens,
+    find,
+    may_skip,
+)
+from lightning_dlopt.augmentation.vocabulary import Vocabulary, shortened
+from lightning_dlopt.core.batch import Key
+from lightning_dlopt.core.checks import check_number
+
+
+def insert(
+    sequences: Sequences, rate: float, vocabulary: Vocabulary, generator: torch.Generator
+) -> Sequences:
+    """Return sequences as :func:`insert_tokens` does."""
+    tokens = sequences.tokens
+    count, length = tokens.shape
+    device = tokens.device
+    drawn = chosen(draw_bits(tokens, generator), rate)
+    # new tokens for all that are drawn, also where none is inserted: how many, the CPU knows
+    flat = find(drawn)
+    values = vocabulary.draw(len(flat), generator).to(device, tokens.dtype)
+    phase = torch.rand(count, generator=generator).to(device)
+    flat = flat.to(device)
+
+    after = drawn.to(device) & sequences.editable
+    column, lengths = columns(sequences, after)
+    if not may_skip(lengths > length):
+        after = after & thinned(after, length - sequences.lengths, phase)
+        column, lengths = columns(sequences, after)
+    inserted = after.view(-1).index_select(0, flat)
+    row = flat.div(length, rounding_mode="floor") * (length + 1)
+    behind = row + column.view(-1).index_select(0, flat) + 1
+    edited = sequences.empty().scatter_(1, column, tokens)
+    # what isn't inserted goes to the last column, which is cut off
+    edited.view(-1).scatter_(0, torch.where(inserted, behind, row + length), values)
+    return sequences.with_lengths(edited[:, :-1].contiguous(), lengths)
+
+
+def columns(sequences: Sequences, after: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the new column of each token, and the new lengths.
+
+    All padding goes to the first column behind the tokens.
+    """
+    steps = sequences.real.view(torch.int8) + after.view(torch.int8)
+    before = torch.zeros_like(steps)
+    before[:, 1:] = steps[:, :-1]
+    column = before.cumsum(1)
+    return column, column[:, -1] + steps[:, -1]
+
+
+def thinned(after: Tensor, room: Tensor, phase: Tensor) -> Tensor:
+    """Return which insertions of a sequence that is too full stay.
+
+    As many as there is room for, evenly spread over all of them, from a random start on: each
+    is as likely to stay as any other.
+
+    Args:
+        after: ``(B, L)``, where insertions are.
+        room: ``(B,)``, how many there may be.
+        phase: ``(B,)``, in [0, 1).
+    """
+    number = after.cumsum(1)
+    many = number[:, -1].clamp(min=1)
+    start = (phase * many).long().minimum(many - 1)
+    return (number * room[:, None] + start[:, None]) % many[:, None] < room[:, None]
+
+
+def insert_tokens(
+    tokens: Tensor,
+    rate: float,
+    *,
+    generator: torch.Generator,
+    vocab_size: int | None = None,
+    frequencies: Sequence[float] | Tensor | None = None,
+    pad_id: int = 0,
+    protected_ids: Sequence[int] = (),
+    lengths: Tensor | None = None,
+) -> EditedTokens:
+    """Return sequences with random tokens put in between.
+
+    Args:
+        tokens: ``(B, L)``, int32 or int64, padded on the right; stays as it is.
+        rate: how probably a new token follows each token, in (0, 1].
+        generator: what the draws come from, on the CPU.
+        vocab_size: new tokens are drawn evenly from the ids below it,
+        frequencies: or by these weights, one for each id from 0 on.
+        pad_id: the id of padding, which is never drawn.
+        protected_ids: ids that are never drawn, and that no new token follows.
+        lengths: ``(B,)``; see :func:`edit_tokens`, also for the errors.
+
+    Returns:
+        The tokens, of the same shape and type, and their new lengths. Where a sequence would get
+        longer than L, as many insertions as don't fit are left out, spread over all of it.
+
+    Example:
+        >>> tokens = torch.tensor([[1, 5, 6, 7, 2, 0, 0]])
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> insert_tokens(tokens, 0.5, generator=generator, vocab_size=9, protected_ids=(1, 2))
+        EditedTokens(tokens=tensor([[1, 5, 6, 6, 7, 4, 2]]), lengths=tensor([7]))
+    """
+    check_number("insert_tokens", "rate", rate, "(0, 1]")
+    vocabulary = Vocabulary("insert_tokens", vocab_size, frequencies, (pad_id, *protected_ids))
+    edits = [lambda sequences: insert(sequences, rate, vocabulary, generator)]
+    return edit_tokens(tokens, edits, pad_id=pad_id, protected_ids=protected_ids, lengths=lengths)
+
+
+class InsertTokens(TokenTechnique):
+    """Put random tokens between those of each training sequence.
+
+    After each token there is a new one with the probability ``rate``, but not after padding or a
+    protected token: a [CLS] stays first and a [SEP] last, and without protected tokens the first
+    token stays the first. The batch doesn't grow: in a sequence with less padding than new tokens,
+    those that don't fit are left out, evenly spread, and a full one stays as it is.
+
+    Source: J. Wei, K. Zou, EDA: Easy Data Augmentation Techniques for Boosting Performance on
+    Text Classification Tasks, 2019, arXiv:1901.11196 (random insertion, there of synonyms of the
+    sentence's words), and Z. Xie et al., Data Noising as Smoothing in Neural Network Language
+    Models, 2017, arXiv:1703.02573 (tokens from the unigram distribution). We insert what the
+    latter replaces with.
+
+    Args:
+        rate: how probably a new token follows a token, in [0, 1]. At 0 none does.
+        vocab_size: new tokens are drawn evenly from the ids below it; one of this and the next
+            is needed.
+        frequencies: or by these weights, one for each id from 0 on: a list or a tensor.
+        pad_id: see :class:`TokenTechnique`, as for those below. It is never drawn.
+        protected_ids: ids that are never drawn or followed, such as those of [CLS] and [SEP].
+        padding_side: ``"right"`` or ``"left"``.
+        input_key: where the tokens are in the batch.
+        mask_key: where their attention mask is, ``"auto"``, or None.
+        lengths_key: where their lengths are, ``"auto"``, or None.
+        ignore: further fields of one entry for each token that may go out of line.
+
+    Raises:
+        TechniqueError: in the first step, for what isn't a batch of padded tokens, or has ids that
+            the vocabulary hasn't.
+
+    The checkpoint keeps the arguments; of a long table, its checksum.
+
+    Example:
+        >>> InsertTokens(0.1, vocab_size=30_000)
+        InsertTokens(vocab_size=30000)
+    """
+
+    def __init__(
+        self,
+        rate: float = 0.1,
+        vocab_size: int | None = None,
+        frequencies: Sequence[float] | Tensor | None = None,
+        pad_id: int = 0,
+        protected_ids: Sequence[int] = (),
+        padding_side: str = "right",
+        input_key: Key | None = None,
+        mask_key: Key | None = "auto",
+        lengths_key: Key | None = "auto",
+        ignore: Sequence[Key] = (),
+    ) -> None:
+        self.rate = check_number(self, "rate", rate, "[0, 1]")
+        self.set_tokens(
+            pad_id, protected_ids, padding_side, input_key, mask_key, lengths_key, ignore
+        )
+        self.vocab_size, self.frequencies = vocab_size, shortened(frequencies)
+        self._vocabulary = Vocabulary(self, vocab_size, frequencies, self.spared)
+
+    def neutral(self) -> str | None:
+        """Return why there is nothing to do, if the rate is 0."""
+        return "rate is 0" if self.rate == 0 else None
+
+    def check_values(self, sequences: Sequences) -> None:
+        """Refuse ids that the vocabulary hasn't."""
+        self._vocabulary.check(self, sequences)
+
+    def edit(self, sequences: Sequences, generator: torch.Generator) -> Sequences:
+        """Return sequences with new tokens in between."""
+        return insert(sequences, self.rate, self._vocabulary, generator)

@@ -1,0 +1,147 @@
+"""Tokens that change places."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_dlopt.augmentation.token_technique import TokenTechnique
+from lightning_dlopt.augmentation.tokens import (
+    EditedTokens,
+    Sequences,
+    chosen,
+    draw_bits,
+    edit_tokens,
+    find,
+)
+from lightning_dlopt.core.batch import Key
+from lightning_dlopt.core.checks import check_number
+
+
+def draw_pairs(editable: Tensor, rate: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw which tokens change places.
+
+    Args:
+        editable: ``(B, L)``, true where a token may be drawn.
+        rate: how probably each is, in (0, 1].
+        generator: what the draws come from, on the CPU.
+
+    Returns:
+        Numbers of places in the flattened batch, each at most once, and for each the place its
+        token comes from. Both are in one sequence; a place without a partner has itself.
+    """
+    drawn = find(chosen(draw_bits(editable, generator), rate))
+    noise = torch.empty(len(drawn), dtype=torch.int32).random_(generator=generator)
+    drawn, noise = drawn.to(editable.device), noise.to(editable.device)
+    # in a random order within each sequence, neighbors are random pairs; what may not be moved
+    # stands behind, as if it were another sequence
+    group = drawn.div(editable.shape[1], rounding_mode="floor") * 2
+    group += ~editable.view(-1).index_select(0, drawn)
+    keys, order = (group * 2**31 + noise).sort(stable=True)
+    drawn, group = drawn.index_select(0, order), keys >> 31
+    number = torch.arange(len(drawn), device=editable.device)
+    begins = torch.ones_like(group, dtype=torch.bool)
+    begins[1:] = group[1:] != group[:-1]
+    rank = number - torch.where(begins, number, 0).cummax(0).values if len(drawn) else number
+    # one of even rank changes places with the next, if that is of its group
+    first = (rank | group) & 1 == 0
+    first[:-1] &= ~begins[1:]
+    first[-1:] = False
+    partner = number + first.long()
+    partner[1:] -= first[:-1].long()
+    return drawn, drawn.index_select(0, partner)
+
+
+def swap(sequences: Sequences, rate: float, generator: torch.Generator) -> Sequences:
+    """Return sequences as :func:`swap_tokens` does."""
+    to, source = draw_pairs(sequences.editable, rate, generator)
+    flat = sequences.tokens.reshape(-1)
+    swapped = flat.scatter(0, to, flat.index_select(0, source))
+    return sequences.with_tokens(swapped.view(sequences.tokens.shape))
+
+
+def swap_tokens(
+    tokens: Tensor,
+    rate: float,
+    *,
+    generator: torch.Generator,
+    pad_id: int = 0,
+    protected_ids: Sequence[int] = (),
+    lengths: Tensor | None = None,
+) -> EditedTokens:
+    """Return sequences in which random pairs of tokens have changed places.
+
+    Args:
+        tokens: ``(B, L)``, int32 or int64, padded on the right; stays as it is.
+        rate: how probably a token is drawn, in (0, 1]. Those that are drawn in a sequence form
+            random pairs; of an odd number one stays where it is.
+        generator: what the draws come from, on the CPU.
+        pad_id: the id of padding.
+        protected_ids: ids that stay where they are.
+        lengths: ``(B,)``; see :func:`edit_tokens`, also for the errors.
+
+    Example:
+        >>> tokens = torch.tensor([[1, 5, 6, 7, 8, 2, 0]])
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> swap_tokens(tokens, 1.0, generator=generator, protected_ids=(1, 2)).tokens
+        tensor([[1, 8, 7, 6, 5, 2, 0]])
+    """
+    check_number("swap_tokens", "rate", rate, "(0, 1]")
+    edits = [lambda sequences: swap(sequences, rate, generator)]
+    return edit_tokens(tokens, edits, pad_id=pad_id, protected_ids=protected_ids, lengths=lengths)
+
+
+class SwapTokens(TokenTechnique):
+    """Let random pairs of tokens change places within each training sequence.
+
+    Each token has its own draw of whether it takes part; those that do form random pairs, and of
+    an odd number one stays. So a little less than ``rate`` of the tokens move, in short sequences
+    clearly less. Pairs are drawn over the whole sequence, also across a [SEP] in its middle.
+
+    Source: J. Wei, K. Zou, EDA: Easy Data Augmentation Techniques for Boosting Performance on
+    Text Classification Tasks, 2019, arXiv:1901.11196 (random swap). It makes n swaps one after
+    the other, of which a later one may undo an earlier; our pairs have no token in common.
+
+    Args:
+        rate: how probably a token takes part, in [0, 1]. At 0 none does.
+        pad_id: see :class:`TokenTechnique`, as for those below.
+        protected_ids: ids of tokens that stay where they are, such as those of [CLS] and [SEP].
+        padding_side: ``"right"`` or ``"left"``.
+        input_key: where the tokens are in the batch.
+        mask_key: where their attention mask is, ``"auto"``, or None.
+        lengths_key: where their lengths are, ``"auto"``, or None.
+        ignore: further fields of one entry for each token that may go out of line.
+
+    Raises:
+        TechniqueError: in the first step, for what isn't a batch of padded tokens.
+
+    The checkpoint keeps the arguments.
+
+    Example:
+        >>> SwapTokens(0.2)
+        SwapTokens(rate=0.2)
+    """
+
+    def __init__(
+        self,
+        rate: float = 0.1,
+        pad_id: int = 0,
+        protected_ids: Sequence[int] = (),
+        padding_side: str = "right",
+        input_key: Key | None = None,
+        mask_key: Key | None = "auto",
+        lengths_key: Key | None = "auto",
+        ignore: Sequence[Key] = (),
+    ) -> None:
+        self.rate = check_number(self, "rate", rate, "[0, 1]")
+        self.set_tokens(
+            pad_id, protected_ids, padding_side, input_key, mask_key, lengths_key, ignore
+        )
+
+    def neutral(self) -> str | None:
+        """Return why there is nothing to do, if the rate is 0."""
+        return "rate is 0" if self.rate == 0 else None
+
+    def edit(self, sequences: Sequences, generator: torch.Generator) -> Sequences:
+        """Return sequences in which some tokens have changed places."""
+        return swap(sequences, self.rate, generator)
