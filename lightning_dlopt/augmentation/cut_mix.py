@@ -46,7 +46,8 @@ def kept_shares(boxes: Tensor, height: int, width: int) -> Tensor:
         tensor([0.7500], dtype=torch.float64)
     """
     top, left, bottom, right = boxes.double().t()
-    return 1 - (bottom - top) * (right - left) / (height * width)
+    share: Tensor = 1 - (bottom - top) * (right - left) / (height * width)
+    return share
 
 
 def cut_mix(images: Tensor, boxes: Tensor, shift: int) -> Tensor:

@@ -161,7 +161,7 @@ def depends_linearly(loss: Tensor, parts: list[Tensor]) -> bool:
         curved = [slope.sum() for slope in slopes if slope is not None and slope.requires_grad]
         if not curved:
             return True
-        curves = torch.autograd.grad(sum(curved), parts, allow_unused=True, retain_graph=True)
+        curves = torch.autograd.grad(curved, parts, allow_unused=True, retain_graph=True)
     except RuntimeError:  # a function that can be differentiated once only
         return False
     return all(curve is None or not bool(curve.any()) for curve in curves)

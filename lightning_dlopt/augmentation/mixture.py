@@ -35,7 +35,8 @@ def draw_shares(count: int, alpha: float, generator: torch.Generator) -> Tensor:
     size, angle = torch.rand(2, count, generator=generator, dtype=torch.float64)
     along = (2 * math.pi * angle).cos()
     squared = torch.expm1(-torch.log1p(-size) / alpha) * along.square()  # of Student's t
-    return (1 + along.sign() / (1 + 1 / squared).sqrt()) / 2
+    share: Tensor = (1 + along.sign() / (1 + 1 / squared).sqrt()) / 2
+    return share
 
 
 def draw_shift(count: int, generator: torch.Generator) -> int:

@@ -111,8 +111,9 @@ class RandomMix(BatchMixer):
 
     def neutral(self) -> str | None:
         """Return why there is nothing to do, if no mixer ever does anything."""
-        working = [m.neutral() is None and p > 0 for m, p in zip(self.mixers, self.probabilities)]
-        return None if any(working) else "every mixer has alpha=0 or a probability of 0"
+        pairs = zip(self.mixers, self.probabilities, strict=True)
+        works = any(mixer.neutral() is None and p > 0 for mixer, p in pairs)
+        return None if works else "every mixer has alpha=0 or a probability of 0"
 
     def mix(
         self, inputs: Tensor, generator: torch.Generator, one_share: bool = False

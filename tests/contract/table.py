@@ -6,6 +6,7 @@ from tests.contract.table_clipping import CLIPPING_ROWS
 from tests.contract.table_dropout import DROPOUT_ROWS
 from tests.contract.table_erase import ERASE_ROWS
 from tests.contract.table_losses import LOSSES_ROWS
+from tests.contract.table_mixing import MIXING_ROWS
 from tests.contract.table_penalties import PENALTY_ROWS
 from tests.contract.table_schedules import SCHEDULE_ROWS
 from tests.contract.table_steps import STEP_ROWS
@@ -17,6 +18,7 @@ ROWS = [
     *DROPOUT_ROWS,
     *ERASE_ROWS,
     *LOSSES_ROWS,
+    *MIXING_ROWS,
     *PENALTY_ROWS,
     *SCHEDULE_ROWS,
     *STEP_ROWS,
