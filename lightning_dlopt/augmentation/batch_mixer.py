@@ -88,6 +88,10 @@ class BatchMixer(BatchTechnique):
         self.target_key = check_key(self, "target_key", target_key)
 
     @abstractmethod
+    def check_inputs(self, inputs: Tensor) -> None:
+        """Raise an ArgumentError or ArgumentTypeError for inputs that can't be mixed."""
+
+    @abstractmethod
     def mix(
         self, inputs: Tensor, generator: torch.Generator, one_share: bool = False
     ) -> tuple[Tensor, Mixture | None]:

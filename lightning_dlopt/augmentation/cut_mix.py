@@ -137,11 +137,16 @@ class CutMix(BatchMixer):
         """Return why there is nothing to do, if alpha is 0."""
         return "alpha is 0" if self.alpha == 0 else None
 
+    def check_inputs(self, inputs: Tensor) -> None:
+        """Refuse what are no images."""
+        check_images(self, inputs)
+
     def mix(
         self, inputs: Tensor, generator: torch.Generator, one_share: bool = False
     ) -> tuple[Tensor, Mixture]:
         """Return mixed inputs and how; draws the shares, the centers, then the shift."""
-        count, _, height, width = check_images(self, inputs).shape
+        self.check_inputs(inputs)
+        count, _, height, width = inputs.shape
         wanted = draw_shares(1 if one_share else count, self.alpha, generator)
         boxes = draw_cuts(wanted, height, width, generator).expand(count, 4)
         mixture = Mixture(draw_shift(count, generator), kept_shares(boxes, height, width), boxes)

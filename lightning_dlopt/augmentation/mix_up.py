@@ -31,12 +31,7 @@ def mix_up(inputs: Tensor, share: Tensor, shift: int) -> Tensor:
         tensor([[2.],
                 [3.]])
     """
-    is_bytes = inputs.dtype == torch.uint8 and inputs.dim() == 4
-    if not (inputs.is_floating_point() or is_bytes):
-        raise ArgumentTypeError(
-            f"mix_up: inputs of {inputs.dtype} and shape {tuple(inputs.shape)} can't be averaged: "
-            "they must be floats, or uint8 images (B, C, H, W). Tokens have no mean"
-        )
+    _check_mean(inputs)
     count = len(inputs)
     if share.shape != (count,):
         raise ArgumentError(f"mix_up: share of shape {tuple(share.shape)} must be ({count},)")
@@ -48,7 +43,16 @@ def mix_up(inputs: Tensor, share: Tensor, shift: int) -> Tensor:
     mixed, rest = torch.empty_like(exact), count - shift
     torch.lerp(exact[shift:], exact[:rest], share[:rest], out=mixed[:rest])
     torch.lerp(exact[:shift], exact[rest:], share[rest:], out=mixed[rest:])
-    return (mixed.round_() if is_bytes else mixed).to(inputs.dtype)
+    return (mixed.round_() if inputs.dtype == torch.uint8 else mixed).to(inputs.dtype)
+
+
+def _check_mean(inputs: Tensor) -> None:
+    is_bytes = inputs.dtype == torch.uint8 and inputs.dim() == 4
+    if not (inputs.is_floating_point() or is_bytes):
+        raise ArgumentTypeError(
+            f"mix_up: inputs of {inputs.dtype} and shape {tuple(inputs.shape)} can't be averaged: "
+            "they must be floats, or uint8 images (B, C, H, W). Tokens have no mean"
+        )
 
 
 class MixUp(BatchMixer):
@@ -94,6 +98,10 @@ class MixUp(BatchMixer):
     def neutral(self) -> str | None:
         """Return why there is nothing to do, if alpha is 0."""
         return "alpha is 0" if self.alpha == 0 else None
+
+    def check_inputs(self, inputs: Tensor) -> None:
+        """Refuse what has no mean."""
+        _check_mean(inputs)
 
     def mix(
         self, inputs: Tensor, generator: torch.Generator, one_share: bool = False

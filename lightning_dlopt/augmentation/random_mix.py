@@ -47,7 +47,8 @@ class RandomMix(BatchMixer):
 
     Raises:
         ArgumentError: if a mixer says by itself where the labels are or how they are mixed.
-        TechniqueError: in the first step that a mixer refuses.
+        TechniqueError: in the first step, if one of the mixers refuses the input, and for what
+            :class:`BatchMixer` says.
 
     Example:
         >>> from lightning_dlopt import CutMix, MixUp
@@ -115,10 +116,17 @@ class RandomMix(BatchMixer):
         works = any(mixer.neutral() is None and p > 0 for mixer, p in pairs)
         return None if works else "every mixer has alpha=0 or a probability of 0"
 
+    def check_inputs(self, inputs: Tensor) -> None:
+        """Refuse what one of the mixers refuses, whenever its turn may come."""
+        for mixer, probability in zip(self.mixers, self.probabilities, strict=True):
+            if probability > 0 and mixer.neutral() is None:
+                mixer.check_inputs(inputs)
+
     def mix(
         self, inputs: Tensor, generator: torch.Generator, one_share: bool = False
     ) -> tuple[Tensor, Mixture | None]:
         """Draw which mixer is taken, and let it draw and mix."""
+        self.check_inputs(inputs)
         index = choose(self.probabilities, generator)
         if index is None or self.mixers[index].neutral() is not None:
             return inputs, None
