@@ -261,3 +261,28 @@ def test_the_answer_is_kept_for_a_resume() -> None:
     assert again.state_dict()["labels_found"] is None
     again.load_state_dict(technique.state_dict())
     assert again.state_dict()["labels_found"] == "loss"
+
+
+def test_maps_of_classes_are_mixed_pixel_by_pixel() -> None:
+    class Segments(Module):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            assert torch.equal(batch[1], maps)
+            return functional.cross_entropy(self.logits(batch[0]), batch[1], ignore_index=0)
+
+        def logits(self, x: Tensor) -> Tensor:
+            scale = torch.arange(CLASSES, dtype=x.dtype)[:, None, None]
+            return x * scale + 0 * self.net(x).sum()
+
+    images = torch.rand(6, 1, 4, 3, generator=keyed_generator(5))
+    maps = (images[:, 0] * CLASSES).long()
+    technique = MixUp(ALPHA, labels="loss")
+    module = train([technique], [(images, maps)], Segments())
+    generator = keyed_generator(1, zlib.crc32(repr(technique).encode()), 0, 0)
+    share = draw_shares(6, ALPHA, generator).float()[:, None, None]
+    share, shift = torch.maximum(share, 1 - share), draw_shift(6, generator)
+    logits = module.logits(module.seen[0][0])
+    total = torch.zeros(())
+    for labels, part in ((maps, share), (maps.roll(-shift, 0), 1 - share)):
+        values = functional.cross_entropy(logits, labels, reduction="none", ignore_index=0)
+        total = total + (part * values).sum() / (labels != 0).sum()
+    assert_close(module.losses, [float(total)])
