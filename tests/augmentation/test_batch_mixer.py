@@ -266,7 +266,7 @@ def test_the_answer_is_kept_for_a_resume() -> None:
 def test_maps_of_classes_are_mixed_pixel_by_pixel() -> None:
     class Segments(Module):
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            assert torch.equal(batch[1], maps)
+            self.seen.append(batch)
             return functional.cross_entropy(self.logits(batch[0]), batch[1], ignore_index=0)
 
         def logits(self, x: Tensor) -> Tensor:
