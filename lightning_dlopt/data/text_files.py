@@ -71,9 +71,7 @@ def read_rows(
         plain = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
         opened: IO[str]
         open_file = gzip.open if path.suffix.lower() == ".gz" else open
-        with open_file(  # type: ignore[operator]
-            path, "rt", encoding=plain, errors="surrogateescape", newline=""
-        ) as opened:
+        with open_file(path, "rt", encoding=plain, errors="surrogateescape", newline="") as opened:
             if suffix == ".jsonl":
                 yield from _jsonl_rows(opened, text, target)
             else:

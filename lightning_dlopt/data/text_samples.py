@@ -67,7 +67,7 @@ class TextSamples:
 
     def class_names(self) -> set[str]:
         """Return the labels that occur in these samples."""
-        there = set(self.label.unique().tolist())
+        there = set(self.label.tolist())
         return {name for name, number in self.labels.items() if number in there}
 
     def targets(self, classes: Sequence[str]) -> Tensor:
