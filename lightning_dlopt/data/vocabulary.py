@@ -14,7 +14,7 @@ UNKNOWN_ID = 1
 #: The names under which the two stand in a vocabulary.
 SPECIAL = ("<pad>", "<unknown>")
 
-_WORDS = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+_WORDS = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
 
 
 def split_words(text: str) -> list[str]:

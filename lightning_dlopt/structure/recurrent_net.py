@@ -28,7 +28,8 @@ class RecurrentNet(nn.Module):
 
     Shape:
         Token ids ``(batch, length)``; the output is ``(batch, num_classes)``, without an
-        activation. Of a text without any token only the biases are left.
+        activation. Of a text without any token only the biases are left. ``torch.export`` fixes
+        the length (torch unrolls recurrent layers), to which shorter texts can be padded.
 
     Example:
         >>> RecurrentNet(100, 3, width=8)(torch.tensor([[5, 6, 7], [8, 0, 0]])).shape
@@ -73,14 +74,28 @@ class RecurrentNet(nn.Module):
         # torch's own bidirectional layers would begin in the padding, or need lengths on the CPU
         place = _reversed_places(real).unsqueeze(2)
         for index, layer in enumerate(self.forwards):
-            outputs, _ = layer(values)
+            outputs = _run(layer, values)
             if len(self.backwards):
-                backward, _ = self.backwards[index](values.gather(1, place.expand_as(values)))
+                backward = _run(self.backwards[index], values.gather(1, place.expand_as(values)))
                 backward = backward.gather(1, place.expand_as(backward))
                 outputs = torch.cat([outputs, backward], dim=2)
             values = self.dropout(outputs)
         logits: Tensor = self.output(masked_mean(values, real))
         return logits
+
+
+def _run(layer: nn.Module, values: Tensor) -> Tensor:
+    """Return a recurrent layer's outputs; on the CPU in float32, also under autocast.
+
+    Not every processor has an LSTM in bfloat16, and where there is none torch raises.
+    """
+    outputs: Tensor
+    if values.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            outputs, _ = layer(values.float())
+    else:
+        outputs, _ = layer(values)
+    return outputs
 
 
 def _reversed_places(real: Tensor) -> Tensor:
