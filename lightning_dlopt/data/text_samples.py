@@ -113,14 +113,14 @@ def read_samples(
     bad: list[Row] = []
     for row in read_rows(path, text, target, encoding):
         if not row.bad:
-            tokens = tokenizer(row.text)[:max_length]
+            tokens = tokenizer(row.text)
             if not isinstance(tokens, list | tuple) or not all(isinstance(t, str) for t in tokens):
                 raise ArgumentTypeError(
                     f"tokenizer={tokenizer!r} must make a list of strings of a text, not "
                     f"{tokens!r:.80}"
                 )
             if tokens:
-                numbers.extend([words[token] for token in tokens])
+                numbers.extend([words[token] for token in tokens[:max_length]])
                 ends.append(len(numbers))
                 label.append(labels[row.label])
                 lines.append(row.line)

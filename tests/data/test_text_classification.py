@@ -5,6 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def test_batches_hold_the_texts_and_labels(path: Path) -> None:
     parts = [data.train_dataloader(), data.val_dataloader(), data.test_dataloader()]
     read = [decoded(data, part) for part in parts]
     assert [len(part) for part in read] == [216, 24, 60]
-    assert sorted(sum(read, [])) == sorted(random_rows())
+    assert sorted(chain(*read)) == sorted(random_rows())
     order = {row: place for place, row in enumerate(random_rows())}
     for evaluated in read[1:]:  # in the file's order
         assert evaluated == sorted(evaluated, key=order.__getitem__)
