@@ -36,7 +36,7 @@ def test_it_learns_the_word_that_tells(
     data: TextClassification, build: Any, precision: Any
 ) -> None:
     trainer = fit(build(50, 3, width=16), data, precision=precision)
-    (result,) = trainer.test(datamodule=data, verbose=False)
+    (result,) = trainer.test(trainer.lightning_module, datamodule=data, verbose=False)
     assert result["test_accuracy"] > 0.95
 
 
