@@ -11,6 +11,8 @@ from lightning_dlopt.data.loader import TensorLoader
 from lightning_dlopt.data.mnist import MNIST
 from lightning_dlopt.data.order import epoch_batches
 from lightning_dlopt.data.resumable import ResumableLoader
+from lightning_dlopt.data.text_classification import TextClassification
+from lightning_dlopt.data.text_loader import TextLoader
 
 __all__ = [
     "CIFAR10",
@@ -23,5 +25,7 @@ __all__ = [
     "ImageFolder",
     "ResumableLoader",
     "TensorLoader",
+    "TextClassification",
+    "TextLoader",
     "epoch_batches",
 ]

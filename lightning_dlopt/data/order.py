@@ -11,6 +11,10 @@ from lightning_dlopt.core.checks import check_flag, check_integer
 from lightning_dlopt.core.errors import DataError
 from lightning_dlopt.core.randomness import keyed_generator
 
+#: Batches among which samples are sorted by length: enough for little padding, few enough that
+#: the batches of an epoch differ from those of the next.
+POOL = 50
+
 
 def count_batches(
     size: int,
@@ -58,6 +62,7 @@ def epoch_batches(
     rank: int = 0,
     world_size: int = 1,
     drop_last: bool = False,
+    lengths: Tensor | None = None,
 ) -> list[Tensor]:
     """Return the sample indices of each of this rank's batches in one epoch.
 
@@ -82,6 +87,8 @@ def epoch_batches(
         rank: This process's number, in ``[0, world_size)``.
         world_size: Number of processes that share the samples.
         drop_last: Whether an incomplete last global batch is left out.
+        lengths: The length of each sample, ``(size,)``. With ``shuffle`` every full global batch
+            then holds samples of similar length, see :func:`group_by_length`.
 
     Returns:
         One int64 tensor of shape ``(samples in the batch,)`` for each batch.
@@ -104,7 +111,10 @@ def epoch_batches(
         size, batch_size, shuffle=shuffle, world_size=world_size, drop_last=drop_last
     )
     if shuffle:
-        order = torch.randperm(size, generator=keyed_generator(seed, epoch))
+        generator = keyed_generator(seed, epoch)
+        order = torch.randperm(size, generator=generator)
+        if lengths is not None:
+            order = group_by_length(order, lengths, batch_size * world_size, generator)
     else:
         order = torch.arange(size)
     full, rest = divmod(size, batch_size * world_size)
@@ -121,6 +131,42 @@ def epoch_batches(
             tail = torch.cat([tail, order.repeat(-(-padding // size))[:padding]])
         batches += tail.tensor_split(missing * world_size)[rank::world_size]
     return batches
+
+
+def group_by_length(
+    order: Tensor, lengths: Tensor, group: int, generator: torch.Generator
+) -> Tensor:
+    """Reorder a random order so that each full group holds samples of similar length.
+
+    The order is cut into pools of ``POOL`` groups, each pool sorted by length and cut into groups;
+    then the groups of all pools, and the samples in each group, are shuffled. So groups stay
+    random, the lengths within one are close, and short and long groups come in random order.
+    What is left over after the last full group stays at the end as it was.
+
+    Args:
+        order: Sample indices, int64, ``(size,)``.
+        lengths: The length of each sample, ``(size,)``.
+        group: Samples in a group, at least 1.
+        generator: Draws the order of groups and within them.
+
+    Returns:
+        The same indices in the new order.
+
+    Example:
+        >>> lengths = torch.tensor([9, 1, 8, 2])
+        >>> grouped = group_by_length(torch.arange(4), lengths, 2, torch.Generator())
+        >>> sorted(sorted(lengths[pair].tolist()) for pair in grouped.view(2, 2))
+        [[1, 2], [8, 9]]
+    """
+    whole = len(order) // group * group
+    head = order[:whole]
+    # sorting twice, stably, sorts by pool and within a pool by length
+    by_length = lengths[head].argsort(stable=True)
+    pool = torch.arange(whole) // (group * POOL)
+    head = head[by_length[pool[by_length].argsort(stable=True)]].view(-1, group)
+    head = head[torch.randperm(len(head), generator=generator)]
+    within = torch.rand(head.shape, generator=generator, dtype=torch.float64).argsort(1)
+    return torch.cat([head.gather(1, within).flatten(), order[whole:]])
 
 
 def check_order(

@@ -86,6 +86,10 @@ class ResumableLoader(ABC, Generic[Batch]):
     def _load(self, batches: list[Tensor], epoch: int) -> Iterator[Batch]:
         """Yield the samples at each of ``batches``, which are int64 index tensors."""
 
+    def _lengths(self) -> Tensor | None:
+        """Return the samples' lengths if batches are to hold samples of similar length."""
+        return None
+
     def __len__(self) -> int:
         return self._batches
 
@@ -119,6 +123,7 @@ class ResumableLoader(ABC, Generic[Batch]):
             rank=self.rank,
             world_size=self.world_size,
             drop_last=self.drop_last,
+            lengths=self._lengths(),
         )
 
     @property

@@ -33,13 +33,9 @@ class Data(AugmentationMixin, LightningDataModule):
     val_dataloader = train_dataloader
 
 
-class Brings(AugmentationMixin, ImageClassifier):
-    pass
-
-
 def fit(data: Data, *callbacks: Any, module: Any = None, **arguments: Any) -> dict[str, Tensor]:
     seed_everything(1, verbose=False)
-    module = module or Brings(MLP([36, 8, 3]), 3)
+    module = module or ImageClassifier(MLP([36, 8, 3]), 3)
     trainer = Trainer(**{**QUIET, "max_epochs": 3, "callbacks": list(callbacks), **arguments})
     trainer.fit(module, datamodule=data)
     state: dict[str, Tensor] = module.state_dict()
@@ -64,7 +60,7 @@ def test_data_serve_several_trainers_and_a_trainer_several_data() -> None:
     trainer = Trainer(**QUIET, max_epochs=1)
     for brought in (data, data, Data(augmentation=RandomErase(0.5)), Data()):
         trainer.fit_loop.epoch_progress.reset()
-        trainer.fit(Brings(MLP([36, 8, 3]), 3), datamodule=brought)
+        trainer.fit(ImageClassifier(MLP([36, 8, 3]), 3), datamodule=brought)
         found = [c for c in trainer.callbacks if isinstance(c, RandomErase)]  # type: ignore[attr-defined]
         assert found == brought.augmentation
 
@@ -72,7 +68,7 @@ def test_data_serve_several_trainers_and_a_trainer_several_data() -> None:
 def test_validation_and_test_get_plain_batches() -> None:
     seen: list[Tensor] = []
 
-    class Sees(Brings):
+    class Sees(ImageClassifier):
         def validation_step(self, batch: Any, batch_idx: int) -> None:
             seen.append(batch[0])
 
@@ -84,16 +80,16 @@ def test_validation_and_test_get_plain_batches() -> None:
 
 def test_a_checkpoint_keeps_the_technique_and_a_resume_is_exact(tmp_path: Path) -> None:
     whole = fit(Data(augmentation=RandomErase(1.0)))
-    module = Brings(MLP([36, 8, 3]), 3)
+    module = ImageClassifier(MLP([36, 8, 3]), 3)
     data = Data(augmentation=RandomErase(1.0))
     seed_everything(1, verbose=False)
-    module = Brings(MLP([36, 8, 3]), 3)
+    module = ImageClassifier(MLP([36, 8, 3]), 3)
     trainer = Trainer(**QUIET, max_epochs=1)
     trainer.fit(module, datamodule=data)
     trainer.save_checkpoint(tmp_path / "one.ckpt")
     saved = torch.load(tmp_path / "one.ckpt", weights_only=True)
     assert "RandomErase(probability=1.0)" in saved["callbacks"]
-    again = Brings(MLP([36, 8, 3]), 3)
+    again = ImageClassifier(MLP([36, 8, 3]), 3)
     Trainer(**QUIET, max_epochs=3).fit(
         again, datamodule=Data(augmentation=RandomErase(1.0)), ckpt_path=tmp_path / "one.ckpt"
     )
@@ -103,14 +99,10 @@ def test_a_checkpoint_keeps_the_technique_and_a_resume_is_exact(tmp_path: Path) 
 @pytest.mark.parametrize("where", ["trainer", "module"])
 def test_the_same_technique_twice_is_refused(where: str) -> None:
     data = Data(augmentation=RandomErase(1.0))
-    module = Brings(MLP([36, 8, 3]), 3)
+    module = ImageClassifier(MLP([36, 8, 3]), 3)
     callbacks = [RandomErase(0.25)] if where == "trainer" else []
     if where == "module":
-
-        class Own(AugmentationMixin, ImageClassifier):
-            pass
-
-        module = Own(MLP([36, 8, 3]), 3, augmentation=RandomErase(0.25))  # type: ignore[assignment]
+        module = ImageClassifier(MLP([36, 8, 3]), 3, augmentation=RandomErase(0.25))
     with pytest.raises(ConflictError, match=r"0\.25.*1\.0|1\.0.*0\.25"):
         fit(data, *callbacks, module=module)
 

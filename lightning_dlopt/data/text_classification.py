@@ -1,0 +1,213 @@
+"""Labelled texts from CSV, TSV, JSONL and Parquet files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_dlopt.core.checks import check_flag, check_integer, check_number, check_text
+from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError, DataError
+from lightning_dlopt.core.randomness import mix_key
+from lightning_dlopt.data.base import ClassificationDataModule, Samples, check_path, check_share
+from lightning_dlopt.data.order import split_indices
+from lightning_dlopt.data.resumable import ResumableLoader
+from lightning_dlopt.data.text_files import FORMATS
+from lightning_dlopt.data.text_loader import TextLoader
+from lightning_dlopt.data.text_samples import Numbers, TextSamples, read_samples
+from lightning_dlopt.data.vocabulary import (
+    PAD_ID,
+    UNKNOWN_ID,
+    build_vocabulary,
+    sort_names,
+    split_words,
+)
+
+
+class TextClassification(ClassificationDataModule):
+    """Texts with one label each, from CSV, TSV, JSONL or Parquet files.
+
+    Batches are ``(tokens, targets)``: token ids, int64 ``(B, L)``, filled up on the right with
+    ``pad_id`` to the batch's longest text, and int64 ``(B,)``. Words that the vocabulary lacks
+    become ``unknown_id``. The vocabulary is that of the training split alone, without what is held
+    out, by frequency; classes are the training split's labels, sorted (integers by value). Both
+    are kept in checkpoints, and a resumed fit, a test or a prediction from one uses the saved
+    ones, whatever the files then hold.
+
+    Training batches hold texts of similar length (``group_by_length``), in random order;
+    evaluation goes in the file's order. Rows that can't be used (a wrong number of fields, an
+    empty text, no label, invalid JSON, undecodable bytes) are left out, and one warning for each
+    file counts them and names the first lines.
+
+    Args:
+        path: A file, or a folder with ``train``, and optionally ``val`` and ``test``, each with
+            the suffix of its format: ``.csv``, ``.tsv`` (quoted as CSV is), ``.jsonl``, all three
+            also with ``.gz``, or ``.parquet`` (needs ``pip install 'lightning-dlopt[parquet]'``).
+        text: The texts' column: its name, or its number from 0 in a CSV or TSV file without a
+            header.
+        target: The labels' column, likewise. Labels are strings or integers.
+        test: How much is held out as the test set if there is no file of it: an integer is a
+            number of samples, a float a share in [0, 1).
+        vocab_size: Number of token ids at most, those of padding and unknown words included; at
+            least 3. A network needs as many.
+        min_count: How often a word must occur to have an id, at least 1.
+        max_length: Tokens of a text that are used, from its start; at least 1.
+        tokenizer: Called with a text, returns a list of strings; None takes lower-case words and
+            punctuation marks (:func:`~lightning_dlopt.data.vocabulary.split_words`).
+        encoding: The files' encoding.
+        max_bad: The share of bad rows in a file above which it is refused, in [0, 1].
+        group_by_length: Whether training batches hold texts of similar length.
+        **kwargs: ``batch_size=32``, ``eval_batch_size=512``, ``validation=0.1``, ``split_seed=0``,
+            ``seed=None``, ``drop_last=False``, ``augmentation=()``; see
+            :class:`~lightning_dlopt.data.base.ClassificationDataModule`.
+
+    Attributes:
+        vocabulary: The words by token id; empty before :meth:`setup`.
+        pad_id: The token id of padding, 0.
+        unknown_id: The token id of words that the vocabulary lacks, 1.
+
+    Raises:
+        DataError: if a file or column is missing, too many rows are bad, or the validation or test
+            set has a label that the training set lacks; one line that names file and lines.
+        ArgumentError: if an argument is outside its range.
+        ArgumentTypeError: if an argument has the wrong type or isn't known.
+    """
+
+    pad_id = PAD_ID
+    unknown_id = UNKNOWN_ID
+
+    def __init__(
+        self,
+        path: str | Path,
+        *args: Any,
+        text: int | str = "text",
+        target: int | str = "label",
+        test: int | float = 0.0,
+        vocab_size: int = 20_000,
+        min_count: int = 1,
+        max_length: int = 256,
+        tokenizer: Callable[[str], list[str]] | None = None,
+        encoding: str = "utf-8",
+        max_bad: float = 0.1,
+        group_by_length: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.path = check_path(self, "path", path)
+        self.text = _check_column(self, "text", text)
+        self.target = _check_column(self, "target", target)
+        if type(self.text) is not type(self.target):
+            raise ArgumentError(
+                f"TextClassification: text={text!r} and target={target!r} must both be names, or "
+                "both numbers of a file without a header"
+            )
+        self.test = check_share(self, "test", test)
+        self.vocab_size = check_integer(self, "vocab_size", vocab_size, "[3, inf)")
+        self.min_count = check_integer(self, "min_count", min_count, "[1, inf)")
+        self.max_length = check_integer(self, "max_length", max_length, "[1, inf)")
+        if tokenizer is not None and not callable(tokenizer):
+            raise ArgumentTypeError(
+                f"TextClassification: tokenizer={tokenizer!r} must be callable with a text"
+            )
+        self.tokenizer = tokenizer
+        self.encoding = check_text(self, "encoding", encoding)
+        self.max_bad = check_number(self, "max_bad", max_bad, "[0, 1]")
+        self.group_by_length = check_flag(self, "group_by_length", group_by_length)
+        self.vocabulary: tuple[str, ...] = ()
+
+    def read_sets(self) -> dict[str, Samples]:
+        """Read the files and split off the test set."""
+        words, labels = Numbers(), Numbers()
+        read = {
+            name: read_samples(
+                path,
+                words,
+                labels,
+                text=self.text,
+                target=self.target,
+                encoding=self.encoding,
+                tokenizer=self.tokenizer or split_words,
+                max_length=self.max_length,
+                max_bad=self.max_bad,
+            )
+            for name, path in _set_files(Path(self.path)).items()
+        }
+        if "test" not in read and self.test > 0:
+            # Another key than the validation split's, or the two would pick by the same draw.
+            key = mix_key(self.split_seed, 1)
+            stay, held_out = split_indices(len(read["train"]), self.test, key)
+            read["test"] = read["train"].select(held_out)
+            read["train"] = read["train"].select(stay)
+        return {**read}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the data, split it, and number the training split's words and classes.
+
+        Raises:
+            DataError: if the data is missing or damaged, or nothing is left to train on.
+        """
+        if self.train_set is not None:
+            return
+        super().setup(stage)
+        train: Any = self.train_set
+        # a vocabulary that is there was restored before
+        if not self.vocabulary:
+            counts = train.word_counts()
+            self.vocabulary = build_vocabulary(counts, self.vocab_size, self.min_count)
+            self.classes = sort_names(train.class_names())
+
+    def make_loader(self, samples: Any, training: bool, **order: Any) -> ResumableLoader[Any]:
+        """Return a loader of the samples, in token ids of the vocabulary that is in force now."""
+        tokens = self._token_ids(samples)[samples.text]
+        targets = samples.targets(self.classes)
+        return TextLoader(
+            tokens, samples.offsets, targets, group_by_length=self.group_by_length, **order
+        )
+
+    def _token_ids(self, samples: TextSamples) -> Tensor:
+        ids = {word: index for index, word in enumerate(self.vocabulary)}
+        # a word in the text that is called like one of the special ones isn't one of them
+        ids.update(dict.fromkeys(self.vocabulary[: UNKNOWN_ID + 1], UNKNOWN_ID))
+        known = [ids.get(word, UNKNOWN_ID) for word in samples.words]
+        return torch.tensor(known, dtype=torch.int32)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the base's state, the vocabulary and the classes."""
+        state = super().state_dict()
+        if self.vocabulary:
+            state |= {"vocabulary": list(self.vocabulary), "classes": list(self.classes)}
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the base's state, the vocabulary and the classes."""
+        super().load_state_dict(state_dict)
+        if "vocabulary" in state_dict:
+            self.vocabulary = tuple(state_dict["vocabulary"])
+            self.classes = tuple(state_dict["classes"])
+
+
+def _check_column(owner: object, name: str, value: int | str) -> int | str:
+    if isinstance(value, int):
+        return check_integer(owner, name, value, "[0, inf)")
+    return check_text(owner, name, value)
+
+
+def _set_files(path: Path) -> dict[str, Path]:
+    """Return the file of each set: the path itself, or those in the folder."""
+    if not path.is_dir():
+        return {"train": path}
+    endings = {f"{suffix}{packed}" for suffix in FORMATS for packed in ("", ".gz")}
+    files = {}
+    for name, stem in (("train", "train"), ("validation", "val"), ("test", "test")):
+        found = sorted(
+            file for file in path.iterdir() if file.name.lower() in {stem + e for e in endings}
+        )
+        if len(found) > 1:
+            names = ", ".join(file.name for file in found)
+            raise DataError(f"{path}: which is the {name} set of {names}? Leave one of them there")
+        if found:
+            files[name] = found[0]
+    if "train" not in files:
+        raise DataError(f"{path}: the folder has no train file ({', '.join(FORMATS)})")
+    return files

@@ -1,0 +1,224 @@
+"""Rows of a text and its label, read from CSV, TSV, JSONL and Parquet files."""
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from lightning_dlopt.core.errors import DataError, one_line
+
+FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+
+#: A field may be as long as csv's C code can count.
+_LONGEST_FIELD = 2**31 - 1
+
+
+class Row(NamedTuple):
+    """A text and its label, and the line where they begin; ``bad`` says why it is no sample."""
+
+    line: int
+    text: str
+    label: str
+    bad: str = ""
+
+
+def file_format(path: Path) -> str:
+    """Return the suffix that tells the format, without ``.gz``.
+
+    Example:
+        >>> file_format(Path("reviews.TSV.gz"))
+        '.tsv'
+
+    Raises:
+        DataError: if it is none of ``FORMATS``.
+    """
+    name = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    suffix = name.suffix.lower()
+    if suffix not in FORMATS:
+        known = ", ".join(FORMATS)
+        raise DataError(f"{path}: the name must end in one of {known} (also with .gz, but parquet)")
+    return suffix
+
+
+def read_rows(
+    path: Path, text: int | str, target: int | str, encoding: str = "utf-8"
+) -> Iterator[Row]:
+    """Yield the rows of a file, the bad ones too.
+
+    Args:
+        path: the file; its suffix tells the format, and ``.gz`` after it that it is compressed.
+        text: the column of the texts: a name, or of a file without a header a number from 0.
+        target: the column of the labels, likewise.
+        encoding: of all formats but Parquet.
+
+    Raises:
+        DataError: if the file or a column is missing, or the file as a whole can't be read.
+    """
+    suffix = file_format(path)
+    if path.is_dir() or not path.exists():
+        raise DataError(f"{path}: " + ("is a folder" if path.is_dir() else "there is no such file"))
+    if suffix in (".jsonl", ".parquet") and not isinstance(text, str):
+        raise DataError(f"{path}: columns of {suffix} files have names: text={text!r} is none")
+    try:
+        if suffix == ".parquet":
+            yield from _parquet_rows(path, text, target)
+            return
+        # a byte that doesn't belong to the encoding spoils its row only; a byte-order mark, which
+        # spreadsheets write, isn't part of the first column's name
+        plain = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
+        opened: IO[str]
+        open_file = gzip.open if path.suffix.lower() == ".gz" else open
+        with open_file(path, "rt", encoding=plain, errors="surrogateescape", newline="") as opened:
+            if suffix == ".jsonl":
+                yield from _jsonl_rows(opened, text, target)
+            else:
+                delimiter = "," if suffix == ".csv" else "\t"
+                yield from _delimited_rows(path, opened, delimiter, text, target)
+    except DataError:
+        raise
+    except (OSError, EOFError, zlib.error, UnicodeError, LookupError) as error:
+        raise DataError(f"{path}: can't be read: {type(error).__name__}: {one_line(error)}") from (
+            error
+        )
+
+
+def _delimited_rows(
+    path: Path, file: Iterable[str], delimiter: str, text: int | str, target: int | str
+) -> Iterator[Row]:
+    width = 0
+    place: list[int] = []
+    for line, fields in _records(path, file, delimiter):
+        if not place:
+            place = _places(path, fields, text, target)
+            width = len(fields)
+            if isinstance(text, str):
+                continue
+        if len(fields) == width:
+            yield _row(line, *(fields[index] for index in place))
+        else:
+            yield Row(line, "", "", f"{len(fields)} fields, not {width}")
+
+
+def _records(path: Path, file: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield each record that isn't empty, and the line where it begins."""
+    record: list[str] = []
+
+    def lines() -> Iterator[str]:
+        for content in file:
+            record.append(content)
+            yield content
+
+    reader = csv.reader(lines(), delimiter=delimiter)
+    while True:
+        line = reader.line_num + 1
+        limit = csv.field_size_limit(_LONGEST_FIELD)  # global, so only while a record is read
+        try:
+            fields = next(reader, None)
+        except csv.Error:  # Python 3.10 refuses NUL characters
+            fields = [""]
+        finally:
+            csv.field_size_limit(limit)
+        if fields is None:
+            return
+        if fields:
+            if len(record) > 1:
+                _check_closed(path, line, record, delimiter)
+            yield line, fields
+        record.clear()
+
+
+def _check_closed(path: Path, line: int, record: list[str], delimiter: str) -> None:
+    """Raise a DataError if a quote isn't closed: it makes one field of all that follows."""
+    limit = csv.field_size_limit(_LONGEST_FIELD)
+    try:
+        list(csv.reader(record, delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        if "unexpected end of data" in str(error):
+            raise DataError(f"{path}: a quote opened in line {line} is never closed") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _places(path: Path, header: list[str], text: int | str, target: int | str) -> list[int]:
+    """Return the positions of both columns."""
+    places = []
+    for name, column in (("text", text), ("target", target)):
+        if isinstance(column, str):
+            if column not in header:
+                raise _no_column(path, name, column, header)
+            places.append(header.index(column))
+        elif column >= len(header):
+            raise DataError(f"{path}: {name}={column}: its columns are 0 to {len(header) - 1}")
+        else:
+            places.append(column)
+    return places
+
+
+def _no_column(path: Path, name: str, column: object, columns: Iterable[str]) -> DataError:
+    there = ", ".join(repr(one_line(column)[:50]) for column in columns)
+    return DataError(f"{path}: {name}={column!r}: there is no such column; there are {there}")
+
+
+def _jsonl_rows(file: Iterable[str], text: Any, target: Any) -> Iterator[Row]:
+    for line, content in enumerate(file, 1):
+        if not content.strip():
+            continue
+        try:
+            fields = json.loads(content)
+        except (ValueError, RecursionError):
+            yield Row(line, "", "", "invalid JSON")
+            continue
+        if not isinstance(fields, dict):
+            yield Row(line, "", "", "no JSON object")
+            continue
+        missing = [name for name in (text, target) if name not in fields]
+        if missing:
+            there = ", ".join(map(repr, fields))
+            yield Row(line, "", "", f"no {missing[0]!r} among {there or 'no fields'}")
+        else:
+            yield _row(line, fields[text], fields[target])
+
+
+def _parquet_rows(path: Path, text: Any, target: Any) -> Iterator[Row]:
+    try:
+        from pyarrow import ArrowException  # type: ignore[import-not-found, unused-ignore]
+        from pyarrow.parquet import ParquetFile  # type: ignore[import-not-found, unused-ignore]
+    except ImportError as error:
+        raise DataError(
+            f"{path}: Parquet files need pyarrow: pip install 'lightning-dlopt[parquet]'"
+        ) from error
+    line = 0
+    try:
+        with ParquetFile(path) as file:
+            columns = file.schema_arrow.names
+            for name, column in (("text", text), ("target", target)):
+                if column not in columns:
+                    raise _no_column(path, name, column, columns)
+            for batch in file.iter_batches(columns=[text, target]):
+                values = (batch.column(column).to_pylist() for column in (text, target))
+                for pair in zip(*values, strict=True):
+                    line += 1
+                    yield _row(line, *pair)
+    except ArrowException as error:
+        raise DataError(f"{path}: no readable Parquet file: {one_line(error)}") from error
+
+
+def _row(line: int, text: Any, label: Any) -> Row:
+    """Return a row whose text and label have been looked at."""
+    if not isinstance(text, str):
+        return Row(line, "", "", "empty text" if text is None else f"text is {text!r:.30}")
+    if label is None or (isinstance(label, str) and not label.strip()):
+        return Row(line, "", "", "no label")
+    if not isinstance(label, str | int):
+        return Row(line, "", "", f"label is {label!r:.30}, neither text nor integer")
+    if not text.strip():
+        return Row(line, "", "", "empty text")
+    label = str(label).strip()
+    try:
+        (text + label).encode()
+    except UnicodeEncodeError:
+        return Row(line, "", "", "undecodable bytes")
+    return Row(line, text, label)
