@@ -184,8 +184,8 @@ def _jsonl_rows(file: Iterable[str], text: Any, target: Any) -> Iterator[Row]:
 
 def _parquet_rows(path: Path, text: Any, target: Any) -> Iterator[Row]:
     try:
-        from pyarrow import ArrowException  # type: ignore[import-not-found, unused-ignore]
-        from pyarrow.parquet import ParquetFile  # type: ignore[import-not-found, unused-ignore]
+        from pyarrow import ArrowException  # type: ignore[import-not-found, import-untyped, unused-ignore]
+        from pyarrow.parquet import ParquetFile  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError as error:
         raise DataError(
             f"{path}: Parquet files need pyarrow: pip install 'lightning-dlopt[parquet]'"
