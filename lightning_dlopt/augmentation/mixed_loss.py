@@ -40,19 +40,17 @@ def mixed_cross_entropy(
         >>> round(float(mixed_cross_entropy(torch.tensor([[1.0, 0.0]]), labels)), 4)
         0.5633
     """
-    options: dict[str, Any] = {"weight": weight, "reduction": "none"}
-    is_index = not labels.first.is_floating_point()
-    if is_index:
-        options["ignore_index"] = ignore_index
-    if is_index and label_smoothing == 0:
-        # once for both labels; nll_loss is the rest of cross_entropy
-        scores, loss = functional.log_softmax(logits, class_dim(logits)), functional.nll_loss
-    else:
-        scores, loss = logits, functional.cross_entropy
-        options["label_smoothing"] = label_smoothing
+    if not labels.first.is_floating_point() and label_smoothing == 0:
+        return _of_classes(logits, labels, weight, ignore_index, reduction)
+    options: dict[str, Any] = {
+        "weight": weight,
+        "ignore_index": ignore_index,
+        "reduction": "none",
+        "label_smoothing": label_smoothing,
+    }
     total: Tensor | int = 0
     for label, share in ((labels.first, labels.share), (labels.second, 1 - labels.share)):
-        values = loss(scores, label, **options)
+        values = functional.cross_entropy(logits, label, **options)
         values = values * share.reshape(*share.shape, *(1,) * (values.dim() - share.dim()))
         if reduction != "none":
             values = values.sum()
@@ -61,6 +59,26 @@ def mixed_cross_entropy(
         total = total + values
     assert isinstance(total, Tensor)
     return total
+
+
+def _of_classes(
+    logits: Tensor, labels: MixedLabels, weight: Tensor | None, ignore_index: int, reduction: str
+) -> Tensor:
+    """Return the same for class indices without smoothing, by few operations."""
+    dim = class_dim(logits)
+    classes = torch.stack([labels.first, labels.second], dim)
+    kept = classes != ignore_index
+    classes = torch.where(kept, classes, 0).long()
+    share = torch.stack([labels.share, 1 - labels.share], dim)
+    share = share.reshape(*share.shape, *(1,) * (classes.dim() - share.dim()))
+    counts = kept if weight is None else torch.where(kept, weight[classes], 0)
+    share = share * counts
+    if reduction == "mean":
+        others = [d for d in range(classes.dim()) if d != dim]
+        share = share / (counts.sum(others, keepdim=True) if others else counts)
+    # a class that is ignored may be one whose logits are infinite
+    found = torch.where(kept, functional.log_softmax(logits, dim).gather(dim, classes), 0)
+    return -(found * share).sum(dim if reduction == "none" else None)
 
 
 def _counted(
@@ -72,7 +90,7 @@ def _counted(
     kept = label != ignore_index
     if weight is None:
         return kept.sum()
-    return torch.where(kept, weight[torch.where(kept, label, 0)], 0).sum()
+    return torch.where(kept, weight[torch.where(kept, label, 0).long()], 0).sum()
 
 
 class CatchMixedLabels(CatchCrossEntropy):
