@@ -139,7 +139,7 @@ class BatchMixer(BatchTechnique):
         target = get_tensor(batch, "target", self.target_key, self)
         manual = not pl_module.automatic_optimization
         way = self._way(pl_module, target)
-        one_share = way == "twice" or way == "auto"
+        one_share = way in ("twice", "auto")
         mixed, _, mixture = self._mixed(batch, self.generator(trainer), one_share)
         if not self._has_checked and len(target):
             self._has_checked = True
@@ -161,9 +161,8 @@ class BatchMixer(BatchTechnique):
         labels = mix_labels(target, mixture)
         if way == "soft":
             return run(self._with_target(mixed, soften(labels, self.num_classes)))
-        first = self._with_target(mixed, labels.first)
+        first, second = (self._with_target(mixed, y) for y in (labels.first, labels.second))
         share = float(mixture.share[0]) if len(target) else 1.0
-        second = self._with_target(mixed, labels.second)
         passes = TwoPasses(trainer, pl_module, run, first, second, max(share, 1 - share))
         if way == "twice":
             return passes.run()
