@@ -10,13 +10,12 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_dlopt.augmentation.mixed_loss import CatchMixedLabels, depends_linearly
+from lightning_dlopt.augmentation.mixed_loss import CatchMixedLabels
 from lightning_dlopt.augmentation.mixture import Mixture, looks_mixed, mix_labels, soften
 from lightning_dlopt.augmentation.two_passes import TwoPasses, loss_of, with_loss
 from lightning_dlopt.core.batch import Key, check_key, find_key, get_tensor, replace_fields
 from lightning_dlopt.core.batch_technique import BatchTechnique, RunStep
 from lightning_dlopt.core.checks import check_choice, check_integer
-from lightning_dlopt.core.cross_entropy import OF_CLASSES
 from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError, ConflictError
 from lightning_dlopt.core.loss_technique import is_compiled
 from lightning_dlopt.core.patching import MIX
@@ -140,7 +139,7 @@ class BatchMixer(BatchTechnique):
         target = get_tensor(batch, "target", self.target_key, self)
         manual = not pl_module.automatic_optimization
         way = self._way(pl_module, target)
-        one_share = way == "twice" or way == "auto"
+        one_share = way in ("twice", "auto")
         mixed, _, mixture = self._mixed(batch, self.generator(trainer), one_share)
         if not self._has_checked and len(target):
             self._has_checked = True
@@ -162,9 +161,8 @@ class BatchMixer(BatchTechnique):
         labels = mix_labels(target, mixture)
         if way == "soft":
             return run(self._with_target(mixed, soften(labels, self.num_classes)))
-        first = self._with_target(mixed, labels.first)
+        first, second = (self._with_target(mixed, y) for y in (labels.first, labels.second))
         share = float(mixture.share[0]) if len(target) else 1.0
-        second = self._with_target(mixed, labels.second)
         passes = TwoPasses(trainer, pl_module, run, first, second, max(share, 1 - share))
         if way == "twice":
             return passes.run()
@@ -177,7 +175,7 @@ class BatchMixer(BatchTechnique):
         if way == "auto":
             return self._decide(pl_module, passes, output, loss)
         if (loss is not None or manual) and not self._catcher.mixed and len(target):
-            self._require_mixed(pl_module)
+            raise self._uncaught(pl_module)
         return output
 
     def _way(self, pl_module: LightningModule, target: Tensor) -> str:
@@ -203,21 +201,12 @@ class BatchMixer(BatchTechnique):
         assert self._catcher is not None
         if loss is None:
             return output
-        caught, others = self._catcher.mixed, self._catcher.passed & OF_CLASSES
-        if caught and not others and depends_linearly(loss, caught):
+        why = self._catcher.why_not_all(loss)
+        if why is None:
             self._found = "loss"
             return output
-        found = (
-            f"it computes {', '.join(sorted(others))}"
-            if others
-            else (
-                "its loss isn't a weighted sum of cross-entropies of the labels"
-                if caught
-                else "no cross-entropy of the batch's labels was seen"
-            )
-        )
-        self._find("twice", pl_module, found)
-        if caught:  # the loss is of both labels in part, so it is computed once more
+        self._find("twice", pl_module, why)
+        if self._catcher.mixed:  # the loss is of both labels in part, so it is computed once more
             return with_loss(output, passes.again())
         return passes.finish(output)
 
@@ -242,25 +231,18 @@ class BatchMixer(BatchTechnique):
                 "and target_key= where they are"
             )
         mixed, mixture = self.mix(inputs, generator, one_share)
-        return (
-            replace_fields(batch, {find_key(batch, "input", self.input_key, self): mixed}),
-            target,
-            mixture,
-        )
+        where = find_key(batch, "input", self.input_key, self)
+        return replace_fields(batch, {where: mixed}), target, mixture
 
     def _with_target(self, batch: Any, target: Tensor) -> Any:
         return replace_fields(batch, {find_key(batch, "target", self.target_key, self): target})
 
-    def _require_mixed(self, pl_module: LightningModule) -> None:
-        raise self.refuse(
+    def _uncaught(self, pl_module: LightningModule) -> Exception:
+        way = ": say labels='twice', which is right for any loss"
+        return self.refuse(
             f"{type(pl_module).__name__}.training_step computed no cross-entropy of the batch's "
             "labels that could be caught (torch.nn.functional.cross_entropy, nll_loss, or their "
-            "modules)"
-            + (
-                ""
-                if not pl_module.automatic_optimization
-                else ": say labels='twice', which is right for any loss"
-            )
+            "modules)" + (way if pl_module.automatic_optimization else "")
         )
 
     # ---- what Lightning calls ----
@@ -299,7 +281,7 @@ class BatchMixer(BatchTechnique):
         manual = not pl_module.automatic_optimization
         if manual and self._catcher is not None and not self._has_mixed:
             if not self._catcher.mixed:
-                self._require_mixed(pl_module)
+                raise self._uncaught(pl_module)
             self._has_mixed = True
 
     def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:

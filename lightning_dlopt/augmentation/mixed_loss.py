@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lightning_dlopt.augmentation.mixture import MixedLabels, looks_mixed
-from lightning_dlopt.core.cross_entropy import CatchCrossEntropy, class_dim
+from lightning_dlopt.core.cross_entropy import OF_CLASSES, CatchCrossEntropy, class_dim
 from lightning_dlopt.core.errors import ConflictError
 
 
@@ -117,6 +117,17 @@ class CatchMixedLabels(CatchCrossEntropy):
         self._owner = owner
         self._seen: list[tuple[Tensor, Tensor, bool]] = []
         self.mixed: list[Tensor] = []
+
+    def why_not_all(self, loss: Tensor) -> str | None:
+        """Return why a training step's loss may depend on the labels in another way, or None."""
+        others = self.passed & OF_CLASSES
+        if others:
+            return f"it computes {', '.join(sorted(others))}"
+        if not self.mixed:
+            return "no cross-entropy of the batch's labels was seen"
+        if not depends_linearly(loss, self.mixed):
+            return "its loss isn't a weighted sum of cross-entropies of the labels"
+        return None
 
     def _replace(self, logits: Tensor, target: Tensor, **options: Any) -> Tensor:
         ours = self._is_ours(target)
