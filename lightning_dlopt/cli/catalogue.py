@@ -4,6 +4,15 @@ import argparse
 import inspect
 from importlib import import_module
 
+from lightning.pytorch import LightningDataModule
+from torch.nn import Module
+from torch.optim import Optimizer
+
+from lightning_dlopt.core import Technique
+
+#: What a configuration can name.
+KINDS = (Technique, Optimizer, Module, LightningDataModule)
+
 TITLES = {
     "optimizers": "optimizers",
     "schedules": "learning rate",
@@ -29,7 +38,8 @@ def entries(family: str) -> list[tuple[str, str]]:
         for name, cls in classes
         if inspect.isclass(cls)
         and not inspect.isabstract(cls)
-        and not name.endswith(("Mixin", "Loader", "DataModule"))
+        and issubclass(cls, KINDS)
+        and not name.endswith("DataModule")
     ]
 
 

@@ -1,7 +1,6 @@
 """LightningModules that the recipes train."""
 
-from lightning_dlopt.modules.classifier import Classifier
 from lightning_dlopt.modules.image_classifier import ImageClassifier
 from lightning_dlopt.modules.text_classifier import TextClassifier
 
-__all__ = ["Classifier", "ImageClassifier", "TextClassifier"]
+__all__ = ["ImageClassifier", "TextClassifier"]

@@ -4,7 +4,7 @@ from lightning_dlopt.modules.classifier import Classifier
 
 
 class ImageClassifier(Classifier):
-    """Trains ``network`` with cross-entropy and reports its accuracy.
+    """Trains ``network`` to classify images, with cross-entropy, and reports its accuracy.
 
     Logs ``train_loss`` and ``train_accuracy`` of the batch at the Trainer's logging interval, and
     ``val_loss``, ``val_accuracy``, ``test_loss``, ``test_accuracy`` over their whole sets.
