@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 
 from lightning_dlopt.augmentation.token_technique import TokenTechnique
-from lightning_dlopt.augmentation.tokens import EditedTokens, Sequences, edit_tokens
+from lightning_dlopt.augmentation.tokens import (
+    EditedTokens,
+    Sequences,
+    edit_tokens,
+    negative,
+    numbered,
+)
 from lightning_dlopt.core.batch import Key
 from lightning_dlopt.core.checks import check_number, check_range
 
@@ -34,11 +40,12 @@ def draw_windows(
 def crop(sequences: Sequences, keep: tuple[float, float], generator: torch.Generator) -> Sequences:
     """Return sequences as :func:`crop_tokens` does."""
     editable = sequences.editable
-    number = editable.cumsum(1)  # from 1
+    number = numbered(editable)  # from 1
     before, size = draw_windows(number[:, -1], keep, generator)
-    number -= before[:, None] + 1
-    outside = (number < 0) | (number >= size[:, None])
-    return sequences.without(outside.logical_and_(editable))
+    # how many are between a token and the first of the window, and the last: negative outside
+    behind = number - (before + 1).int()[:, None]
+    ahead = (size - 1).int()[:, None] - behind
+    return sequences.without(negative(behind | ahead) & editable)
 
 
 def crop_tokens(

@@ -95,17 +95,14 @@ class Sequences:
 
     def without(self, drop: Tensor) -> "Sequences":
         """Return the sequences without the tokens where ``drop``, ``(B, L)``, is true."""
-        keep = self.real ^ drop
-        column = keep.cumsum(1)
-        lengths = column[:, -1].clone()
-        # what isn't kept goes to a column 0 that is cut off
-        tokens = self.empty().scatter_(1, column.mul_(keep), self.tokens)
-        return self.with_lengths(tokens[:, 1:].contiguous(), lengths)
-
-    def empty(self) -> Tensor:
-        """Return padding with one column more."""
         count, length = self.tokens.shape
-        return self.tokens.new_full((count, length + 1), self.pad_id)
+        keep = self.real ^ drop
+        column = numbered(keep)
+        lengths = column[:, -1].long()
+        # what isn't kept goes to a column 0 that is cut off
+        padding = self.tokens.new_full((count, length + 1), self.pad_id)
+        tokens = padding.scatter_(1, (column * keep).long(), self.tokens)
+        return self.with_lengths(tokens[:, 1:].contiguous(), lengths)
 
 
 #: One edit; its draws come from a generator that it brings along.
@@ -120,6 +117,16 @@ def places(tokens: Tensor) -> Tensor:
 def differ(tokens: Tensor, value: int) -> Tensor:
     """Return ``tokens != value``, in half the time."""
     return (tokens - value if value else tokens).bool()
+
+
+def negative(numbers: Tensor) -> Tensor:
+    """Return ``numbers < 0`` for integers, in half the time."""
+    return (numbers >> (8 * numbers.element_size() - 1)).bool()
+
+
+def numbered(mask: Tensor) -> Tensor:
+    """Return how many of each row are true so far, ``(B, L)`` of int32, cheaper than int64."""
+    return mask.cumsum(1, dtype=torch.int32)
 
 
 def any_in_row(mask: Tensor) -> Tensor:
@@ -228,7 +235,7 @@ def draw_bits(tokens: Tensor, generator: torch.Generator) -> Tensor:
 
 def chosen(bits: Tensor, rate: float) -> Tensor:
     """Return which draws choose their token: a share ``rate``, in steps of 1/32768."""
-    return bits <= max(round(rate * _STEPS), 1) - 1
+    return negative(bits + -max(round(rate * _STEPS), 1))
 
 
 def may_skip(condition: Tensor) -> bool:
