@@ -32,9 +32,9 @@ def draw_windows(
     """
     draws = torch.rand(2, len(counts), generator=generator).to(counts.device)
     share = keep[0] + (keep[1] - keep[0]) * draws[0]
-    size = (share * counts).round_().long().clamp_(min=1)
+    size = (share * counts).round_().to(counts.dtype).clamp_(min=1)
     gaps = (counts - size).clamp_(min=0)
-    return (draws[1] * (gaps + 1)).long().minimum(gaps), size
+    return (draws[1] * (gaps + 1)).to(counts.dtype).minimum(gaps), size
 
 
 def crop(sequences: Sequences, keep: tuple[float, float], generator: torch.Generator) -> Sequences:
@@ -43,8 +43,8 @@ def crop(sequences: Sequences, keep: tuple[float, float], generator: torch.Gener
     number = numbered(editable)  # from 1
     before, size = draw_windows(number[:, -1], keep, generator)
     # how many are between a token and the first of the window, and the last: negative outside
-    behind = number - (before + 1).int()[:, None]
-    ahead = (size - 1).int()[:, None] - behind
+    behind = number - (before + 1)[:, None]
+    ahead = (size - 1)[:, None] - behind
     return sequences.without(negative(behind | ahead) & editable)
 
 
