@@ -207,7 +207,7 @@ def edit_tokens(
         >>> generator = torch.Generator().manual_seed(0)
         >>> edits = [lambda s: delete(s, 0.2, generator), lambda s: swap(s, 1.0, generator)]
         >>> edit_tokens(torch.tensor([[1, 5, 6, 7, 8, 2, 0]]), edits, protected_ids=(1, 2))
-        EditedTokens(tokens=tensor([[1, 7, 6, 2, 0, 0, 0]]), lengths=tensor([4]))
+        EditedTokens(tokens=tensor([[1, 8, 2, 0, 0, 0, 0]]), lengths=tensor([3]))
     """
     check_tokens("edit_tokens", tokens)
     if lengths is not None and lengths.shape != tokens.shape[:1]:
