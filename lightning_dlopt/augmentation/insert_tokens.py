@@ -40,7 +40,7 @@ def insert(
     to = torch.where(inserted, flat + number, tokens.numel())
     moved = torch.zeros(tokens.numel() + 1, dtype=torch.bool, device=tokens.device)
     moved.scatter_(0, to, True)
-    source = (places(tokens).int() - numbered(moved[:-1].view(count, length))).long()
+    source = (places(tokens) - numbered(moved[:-1].view(count, length))).long()
     edited = tokens.new_empty(tokens.numel() + 1)
     torch.gather(tokens, 1, source, out=edited[:-1].view(count, length))
     edited.scatter_(0, to, values)

@@ -58,7 +58,7 @@ class Sequences:
             return self._real
         if self._by_id or self._lengths is None:
             return differ(self.tokens, self.pad_id)
-        return places(self.tokens) < self._lengths[:, None]
+        return negative(places(self.tokens) - self._lengths.int()[:, None])
 
     @cached_property
     def lengths(self) -> Tensor:
@@ -110,8 +110,8 @@ Edit: TypeAlias = Callable[[Sequences], Sequences]
 
 
 def places(tokens: Tensor) -> Tensor:
-    """Return the numbers of the columns."""
-    return torch.arange(tokens.shape[1], device=tokens.device)
+    """Return the numbers of the columns, in int32."""
+    return torch.arange(tokens.shape[1], dtype=torch.int32, device=tokens.device)
 
 
 def differ(tokens: Tensor, value: int) -> Tensor:
