@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 
 from lightning_dlopt.augmentation.token_technique import TokenTechnique
-from lightning_dlopt.augmentation.tokens import EditedTokens, Sequences, edit_tokens
+from lightning_dlopt.augmentation.tokens import (
+    EditedTokens,
+    Sequences,
+    edit_tokens,
+    negative,
+    numbered,
+)
 from lightning_dlopt.core.batch import Key
 from lightning_dlopt.core.checks import check_number, check_range
 
@@ -26,19 +32,20 @@ def draw_windows(
     """
     draws = torch.rand(2, len(counts), generator=generator).to(counts.device)
     share = keep[0] + (keep[1] - keep[0]) * draws[0]
-    size = (share * counts).round_().long().clamp_(min=1)
+    size = (share * counts).round_().to(counts.dtype).clamp_(min=1)
     gaps = (counts - size).clamp_(min=0)
-    return (draws[1] * (gaps + 1)).long().minimum(gaps), size
+    return (draws[1] * (gaps + 1)).to(counts.dtype).minimum(gaps), size
 
 
 def crop(sequences: Sequences, keep: tuple[float, float], generator: torch.Generator) -> Sequences:
     """Return sequences as :func:`crop_tokens` does."""
     editable = sequences.editable
-    number = editable.cumsum(1)  # from 1
+    number = numbered(editable)  # from 1
     before, size = draw_windows(number[:, -1], keep, generator)
-    number -= before[:, None] + 1
-    outside = (number < 0) | (number >= size[:, None])
-    return sequences.without(outside.logical_and_(editable))
+    # how many are between a token and the first of the window, and the last: negative outside
+    behind = number - (before + 1)[:, None]
+    ahead = (size - 1)[:, None] - behind
+    return sequences.without(negative(behind | ahead) & editable)
 
 
 def crop_tokens(

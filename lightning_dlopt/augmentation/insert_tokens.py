@@ -13,7 +13,8 @@ from lightning_dlopt.augmentation.tokens import (
     draw_bits,
     edit_tokens,
     find,
-    may_skip,
+    numbered,
+    places,
 )
 from lightning_dlopt.augmentation.vocabulary import Vocabulary, shortened
 from lightning_dlopt.core.batch import Key
@@ -26,55 +27,53 @@ def insert(
     """Return sequences as :func:`insert_tokens` does."""
     tokens = sequences.tokens
     count, length = tokens.shape
-    device = tokens.device
-    drawn = chosen(draw_bits(tokens, generator), rate)
+    flat = find(chosen(draw_bits(tokens, generator), rate))
     # new tokens for all that are drawn, also where none is inserted: how many, the CPU knows
-    flat = find(drawn)
-    values = vocabulary.draw(len(flat), generator).to(device, tokens.dtype)
-    phase = torch.rand(count, generator=generator).to(device)
-    flat = flat.to(device)
+    values = vocabulary.draw(len(flat), generator).to(tokens.device, tokens.dtype)
+    phase = torch.rand(count, generator=generator).to(tokens.device)
+    flat = flat.to(tokens.device)
+    row = flat.div(length, rounding_mode="floor")
+    wanted = sequences.editable.view(-1).index_select(0, flat)
+    inserted, number, many = thinned(wanted, row, length - sequences.lengths, phase)
 
-    after = drawn.to(device) & sequences.editable
-    column, lengths = columns(sequences, after)
-    if not may_skip(lengths > length):
-        after = after & thinned(after, length - sequences.lengths, phase)
-        column, lengths = columns(sequences, after)
-    inserted = after.view(-1).index_select(0, flat)
-    row = flat.div(length, rounding_mode="floor") * (length + 1)
-    behind = row + column.view(-1).index_select(0, flat) + 1
-    edited = sequences.empty().scatter_(1, column, tokens)
-    # what isn't inserted goes to the last column, which is cut off
-    edited.view(-1).scatter_(0, torch.where(inserted, behind, row + length), values)
-    return sequences.with_lengths(edited[:, :-1].contiguous(), lengths)
-
-
-def columns(sequences: Sequences, after: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the new column of each token, and the new lengths.
-
-    All padding goes to the first column behind the tokens.
-    """
-    steps = sequences.real.view(torch.int8) + after.view(torch.int8)
-    before = torch.zeros_like(steps)
-    before[:, 1:] = steps[:, :-1]
-    column = before.cumsum(1)
-    return column, column[:, -1] + steps[:, -1]
+    # in a row, each insertion moves what follows by one; what isn't inserted goes behind the batch
+    to = torch.where(inserted, flat + number, tokens.numel())
+    moved = torch.zeros(tokens.numel() + 1, dtype=torch.bool, device=tokens.device)
+    moved.scatter_(0, to, True)
+    source = (places(tokens) - numbered(moved[:-1].view(count, length))).long()
+    edited = tokens.new_empty(tokens.numel() + 1)
+    torch.gather(tokens, 1, source, out=edited[:-1].view(count, length))
+    edited.scatter_(0, to, values)
+    return sequences.with_lengths(edited[:-1].view(count, length), sequences.lengths + many)
 
 
-def thinned(after: Tensor, room: Tensor, phase: Tensor) -> Tensor:
-    """Return which insertions of a sequence that is too full stay.
+def thinned(
+    wanted: Tensor, row: Tensor, room: Tensor, phase: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return which insertions stay, as many of a sequence as there is room for.
 
-    As many as there is room for, evenly spread over all of them, from a random start on: each
-    is as likely to stay as any other.
+    They are evenly spread over all of them, from a random start on: each is as likely to stay as
+    any other.
 
     Args:
-        after: ``(B, L)``, where insertions are.
-        room: ``(B,)``, how many there may be.
+        wanted: ``(N,)``, which of the places that are drawn want an insertion.
+        row: ``(N,)``, the sequence of each place, in order.
+        room: ``(B,)``, how many insertions there may be.
         phase: ``(B,)``, in [0, 1).
+
+    Returns:
+        Which stay, ``(N,)``, how many of the same sequence do so up to each that stays, ``(N,)``,
+        and how many of each sequence, ``(B,)``.
     """
-    number = after.cumsum(1)
-    many = number[:, -1].clamp(min=1)
+    many = torch.zeros_like(room).scatter_add_(0, row, wanted.long())
+    number = wanted.cumsum(0) - (many.cumsum(0) - many).index_select(0, row)
+    room, many = room.minimum(many), many.clamp(min=1)
     start = (phase * many).long().minimum(many - 1)
-    return (number * room[:, None] + start[:, None]) % many[:, None] < room[:, None]
+    # a ruler with `room` marks, laid over the insertions: those with a mark stay
+    share, parts = room.index_select(0, row), many.index_select(0, row)
+    ruler = number * share + start.index_select(0, row)
+    marks = ruler.div(parts, rounding_mode="floor")
+    return wanted & (ruler - marks * parts < share), marks, room
 
 
 def insert_tokens(

@@ -34,21 +34,22 @@ def draw_pairs(editable: Tensor, rate: float, generator: torch.Generator) -> tup
     noise = torch.empty(len(drawn), dtype=torch.int32).random_(generator=generator)
     drawn, noise = drawn.to(editable.device), noise.to(editable.device)
     # in a random order within each sequence, neighbors are random pairs; what may not be moved
-    # stands behind, as if it were another sequence
-    group = drawn.div(editable.shape[1], rounding_mode="floor") * 2
-    group += ~editable.view(-1).index_select(0, drawn)
+    # stands behind, as if it were another sequence, of an even number
+    group = drawn.div(editable.shape[1], rounding_mode="floor").add_(1).mul_(2)
+    group -= editable.view(-1).index_select(0, drawn).view(torch.int8)
     keys, order = (group * 2**31 + noise).sort(stable=True)
     drawn, group = drawn.index_select(0, order), keys >> 31
     number = torch.arange(len(drawn), device=editable.device)
-    begins = torch.ones_like(group, dtype=torch.bool)
-    begins[1:] = group[1:] != group[:-1]
-    rank = number - torch.where(begins, number, 0).cummax(0).values if len(drawn) else number
-    # one of even rank changes places with the next, if that is of its group
-    first = (rank | group) & 1 == 0
-    first[:-1] &= ~begins[1:]
-    first[-1:] = False
-    partner = number + first.long()
-    partner[1:] -= first[:-1].long()
+    last = (group[1:] - group[:-1]).bool()
+    begin = torch.zeros_like(number)
+    torch.mul(number[1:], last, out=begin[1:])
+    rank = number - begin.cummax(0).values if len(drawn) else number
+    # one of even rank in an odd group changes places with the next, if that is of its group
+    step = group & ~rank & 1
+    step[:-1].masked_fill_(last, 0)
+    step[-1:] = 0
+    partner = number + step
+    partner[1:] -= step[:-1]
     return drawn, drawn.index_select(0, partner)
 
 

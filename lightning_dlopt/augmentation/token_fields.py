@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from lightning_dlopt.augmentation.tokens import Sequences, check_tokens
+from lightning_dlopt.augmentation.tokens import Sequences, any_in_row, check_tokens, differ
 from lightning_dlopt.core.batch import Key, fields_of, find_key, get_tensor
 from lightning_dlopt.core.checks import owner_name
 from lightning_dlopt.core.errors import ArgumentError
@@ -56,10 +56,10 @@ class TokenFields:
 
         It looks at the values, for which a GPU must be waited for.
         """
+        if self.mask is None and self.lengths is None:
+            return
         said = sequences.real
-        if (self.mask is not None or self.lengths is not None) and (
-            (sequences.tokens != sequences.pad_id) & ~said
-        ).any():
+        if any_in_row(differ(sequences.tokens, sequences.pad_id) & ~said).any():
             by = f"the mask at {self.mask_key!r}" if self.mask is not None else "the lengths"
             raise ArgumentError(
                 f"{owner_name(owner)}: {by} must be true at tokens, but leave out some that aren't "

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_dlopt.augmentation.tokens import Sequences
+from lightning_dlopt.augmentation.tokens import Sequences, find
 from lightning_dlopt.core.checks import check_integer, owner_name
 from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError
 
@@ -42,12 +42,14 @@ class Vocabulary:
             )
         if frequencies is None:
             self.size = check_integer(owner, "vocab_size", vocab_size, "[1, inf)")
-            weights = torch.ones(self.size, dtype=torch.float64)
+            weights = torch.ones(self.size, dtype=torch.bool)
         else:
             weights = check_frequencies(owner, frequencies)
             self.size = len(weights)
-        weights[[i for i in spared if 0 <= i < self.size]] = 0
-        self.ids = weights.nonzero()[:, 0]
+        for one in spared:
+            if 0 <= one < self.size:
+                weights[one] = 0
+        self.ids = find(weights.bool())
         if len(self.ids) == 0:
             raise ArgumentError(
                 f"{owner_name(owner)}: vocab_size={vocab_size!r}, "

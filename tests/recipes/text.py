@@ -20,7 +20,7 @@ class BagOfTokens(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.vectors = nn.Embedding(1000, 16, padding_idx=0)
+        self.vectors = nn.Embedding(20_000, 16, padding_idx=0)
         self.head = nn.Linear(16, 10)
 
     def forward(self, tokens: Tensor) -> Tensor:
