@@ -37,6 +37,8 @@ def _family(name: str) -> Any:
 def __getattr__(name: str) -> Any:
     if name == "__all__":
         return sorted({public for family in FAMILIES for public in _family(family).__all__})
+    if name in FAMILIES:
+        return _family(name)
     if not name.startswith("_"):
         for family in FAMILIES:
             if name in _family(family).__all__:

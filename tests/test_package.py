@@ -63,6 +63,7 @@ def test_the_root_loads_nothing_before_its_first_use() -> None:
         "import sys, lightning_dlopt as root\n"
         "assert not [m for m in sys.modules if m.startswith('lightning_dlopt.')]\n"
         "assert 'torch' not in sys.modules\n"
+        "assert root.augmentation.MixUp is root.MixUp\n"
         "print(root.CosineLR.__name__, len(root.__all__), 'MLP' in dir(root))"
     )
     assert python(code).split() == ["CosineLR", str(len(lightning_dlopt.__all__)), "True"]

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from lightning_dlopt.core.batch_technique import BatchTechnique
+from lightning_dlopt.core.errors import ArgumentTypeError
 from lightning_dlopt.core.mixin import TechniqueMixin, check_techniques
 from lightning_dlopt.core.technique import Technique
 
@@ -20,7 +22,8 @@ class AugmentationMixin(TechniqueMixin):
         **kwargs: handed on to the next class.
 
     Raises:
-        ArgumentTypeError: if ``augmentation`` holds something else.
+        ArgumentTypeError: if ``augmentation`` holds something else than techniques that change the
+            batch.
 
     Example:
         >>> from lightning.pytorch.demos.boring_classes import BoringDataModule
@@ -37,5 +40,17 @@ class AugmentationMixin(TechniqueMixin):
         self, *args: Any, augmentation: Technique | Sequence[Technique] = (), **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.augmentation = check_techniques(self, "augmentation", augmentation)
-        self.add_techniques(*self.augmentation)
+        techniques = check_techniques(self, "augmentation", augmentation)
+        for technique in techniques:
+            if not isinstance(technique, BatchTechnique):
+                raise ArgumentTypeError(
+                    f"{type(self).__name__}: augmentation holds {technique!r}, which changes no "
+                    "batches: give it to the Trainer, or to the mixin of its family"
+                )
+        self._augmentation = techniques
+        self.add_techniques(*techniques)
+
+    @property
+    def augmentation(self) -> list[Technique]:
+        """The techniques that were given to the constructor; they can't be set later."""
+        return list(self._augmentation)

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from torch import Tensor
 
 from lightning_dlopt import (
+    L1,
     MLP,
     AugmentationMixin,
     ConflictError,
@@ -124,3 +125,14 @@ def test_a_mixin_after_the_data_is_refused() -> None:
 def test_other_things_than_techniques_are_refused() -> None:
     with pytest.raises(TypeError, match=r"augmentation=\['flip'\] must be a technique"):
         Data(augmentation=["flip"])  # type: ignore[list-item]
+
+
+def test_techniques_that_change_no_batch_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"augmentation holds L1\(strength=0.1\)"):
+        Data(augmentation=[L1(0.1)])
+
+
+@pytest.mark.parametrize("owner", [Data, lambda: ImageClassifier(MLP([36, 8, 3]), 3)])
+def test_setting_the_techniques_later_is_an_error(owner: Any) -> None:
+    with pytest.raises(AttributeError, match="augmentation"):
+        owner().augmentation = [RandomErase(0.25)]
