@@ -36,13 +36,13 @@ class TextClassification(ClassificationDataModule):
     ones, whatever the files then hold.
 
     Training batches hold texts of similar length (``group_by_length``), in random order;
-    evaluation goes in the file's order. Rows that can't be used (a wrong number of fields, an
-    empty text, no label, invalid JSON, undecodable bytes) are left out, and one warning for each
-    file counts them and names the first lines.
+    evaluation goes in the file's order. Rows that can't be used (a wrong number of fields, a
+    stray quote, an empty text, no label, invalid JSON, undecodable bytes) are left out, and one
+    warning for each file counts them and names the first lines.
 
     Args:
         path: A file, or a folder with ``train``, and optionally ``val`` and ``test``, each with
-            the suffix of its format: ``.csv``, ``.tsv`` (quoted as CSV is), ``.jsonl``, all three
+            the suffix of its format: ``.csv``, ``.tsv`` (see ``quoted``), ``.jsonl``, all three
             also with ``.gz``, or ``.parquet`` (needs ``pip install 'lightning-dlopt[parquet]'``).
         text: The texts' column: its name, or its number from 0 in a CSV or TSV file without a
             header.
@@ -56,6 +56,9 @@ class TextClassification(ClassificationDataModule):
         tokenizer: Called with a text, returns a list of strings; None takes lower-case words and
             punctuation marks (:func:`~lightning_dlopt.data.vocabulary.split_words`).
         encoding: The files' encoding.
+        quoted: Whether quotes in CSV and TSV files can enclose a field, with ``""`` for a quote
+            in it. A row with a quote that opens a field and isn't closed where the field ends is
+            bad. With False quotes are characters as any other, and every line is a row.
         max_bad: The share of bad rows in a file above which it is refused, in [0, 1].
         group_by_length: Whether training batches hold texts of similar length.
         **kwargs: ``batch_size=32``, ``eval_batch_size=512``, ``validation=0.1``, ``split_seed=0``,
@@ -89,6 +92,7 @@ class TextClassification(ClassificationDataModule):
         max_length: int = 256,
         tokenizer: Callable[[str], list[str]] | None = None,
         encoding: str = "utf-8",
+        quoted: bool = True,
         max_bad: float = 0.1,
         group_by_length: bool = True,
         **kwargs: Any,
@@ -102,6 +106,8 @@ class TextClassification(ClassificationDataModule):
                 f"TextClassification: text={text!r} and target={target!r} must both be names, or "
                 "both numbers of a file without a header"
             )
+        if self.text == self.target:
+            raise ArgumentError(f"TextClassification: text and target are both {text!r}")
         self.test = check_share(self, "test", test)
         self.vocab_size = check_integer(self, "vocab_size", vocab_size, "[3, inf)")
         self.min_count = check_integer(self, "min_count", min_count, "[1, inf)")
@@ -112,6 +118,7 @@ class TextClassification(ClassificationDataModule):
             )
         self.tokenizer = tokenizer
         self.encoding = check_text(self, "encoding", encoding)
+        self.quoted = check_flag(self, "quoted", quoted)
         self.max_bad = check_number(self, "max_bad", max_bad, "[0, 1]")
         self.group_by_length = check_flag(self, "group_by_length", group_by_length)
         self.vocabulary: tuple[str, ...] = ()
@@ -127,6 +134,7 @@ class TextClassification(ClassificationDataModule):
                 text=self.text,
                 target=self.target,
                 encoding=self.encoding,
+                quoted=self.quoted,
                 tokenizer=self.tokenizer or split_words,
                 max_length=self.max_length,
                 max_bad=self.max_bad,

@@ -202,6 +202,8 @@ def test_missing_files(tmp_path: Path) -> None:
     ("arguments", "named"),
     [
         ({"text": 0}, "text=0 and target='label' must both be names"),
+        ({"text": "label"}, "text and target are both 'label'"),
+        ({"quoted": 0}, "quoted=0"),
         ({"text": -1, "target": 0}, r"text=-1"),
         ({"target": ""}, "target must not be empty"),
         ({"test": 1.0}, r"test=1\.0"),
