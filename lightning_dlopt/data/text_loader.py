@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Any
+from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -74,4 +75,9 @@ class TextLoader(ResumableLoader[tuple[Tensor, Tensor]]):
             yield tokens, self.targets[indices]
 
     def _order_key(self) -> dict[str, int]:
-        return {**super()._order_key(), "group_by_length": int(self.group_by_length)}
+        key = {**super()._order_key(), "group_by_length": int(self.group_by_length)}
+        lengths = self._lengths()
+        if self.shuffle and lengths is not None:
+            # the order depends on them, which other texts or another tokenizer change
+            key["checksum_of_lengths"] = crc32(lengths.cpu().numpy().tobytes())
+        return key

@@ -71,8 +71,15 @@ class TextSamples:
         there = set(self.label.tolist())
         return {name for name, number in self.labels.items() if number in there}
 
-    def targets(self, classes: Sequence[str]) -> Tensor:
+    def targets(
+        self, classes: Sequence[str], owner: str = "training set", hint: str = ""
+    ) -> Tensor:
         """Return the labels as positions in ``classes``, int64 of shape ``(N,)``.
+
+        Args:
+            classes: names, by target.
+            owner: whose classes they are.
+            hint: what the error's message ends with.
 
         Raises:
             DataError: if a label is none of them.
@@ -85,8 +92,8 @@ class TextSamples:
             first = int(unknown[0])
             name = list(self.labels)[int(self.label[first])]
             raise DataError(
-                f"{self.path}: line {int(self.lines[first])}: the training set has no class "
-                f"{name!r}"
+                f"{self.path}: line {int(self.lines[first])}: the {owner} has no class "
+                f"{name!r}{hint}"
             )
         return targets
 
