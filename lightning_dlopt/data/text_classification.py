@@ -197,7 +197,8 @@ class TextClassification(ClassificationDataModule):
             self.test_set = self._read(self._test_file)
 
     def _set(self, name: str) -> Samples:
-        self.setup(name)
+        if name == "test":
+            self.setup("test")  # reads the file
         return super()._set(name)
 
     def make_loader(self, samples: Any, training: bool, **order: Any) -> ResumableLoader[Any]:

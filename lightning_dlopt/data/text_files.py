@@ -144,7 +144,12 @@ def _check_there_once(path: Path, name: str, column: str, columns: list[str]) ->
         raise DataError(f"{path}: {name}={column!r}: {count} columns are called so: rename one")
     if not count:
         there = ", ".join(repr(one_line(column)[:50]) for column in columns)
-        raise DataError(f"{path}: {name}={column!r}: there is no such column; there are {there}")
+        # bytes that don't belong to the encoding, or zeros between letters as UTF-16 has them
+        wrong = any("\udc80" <= letter <= "\udcff" or letter == "\0" for letter in "".join(columns))
+        hint = "; is the encoding right?" if wrong else ""
+        raise DataError(
+            f"{path}: {name}={column!r}: there is no such column; there are {there}{hint}"
+        )
 
 
 def _jsonl_rows(file: Iterable[str], text: Any, target: Any) -> Iterator[Row]:

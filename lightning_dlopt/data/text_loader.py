@@ -27,6 +27,7 @@ class TextLoader(ResumableLoader[tuple[Tensor, Tensor]]):
         targets: The texts' targets, ``(N, ...)``.
         group_by_length: Whether a shuffled order puts texts of similar length into a batch, so
             that little of it is padding; see :func:`~lightning_dlopt.data.order.group_by_length`.
+            A place saved inside an epoch is then refused if the texts have other lengths.
         **order: ``batch_size=32``, ``shuffle=False``, ``seed=0``, ``rank=0``, ``world_size=1``,
             ``drop_last=False``, as in ``ResumableLoader``.
 

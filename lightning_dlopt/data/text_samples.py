@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_dlopt.core.errors import ArgumentTypeError, DataError
 from lightning_dlopt.data.delimited import STRAY_QUOTE
-from lightning_dlopt.data.text_files import UNDECODABLE, Row, read_rows
+from lightning_dlopt.data.text_files import UNDECODABLE, Row, file_format, read_rows
 
 Tokenizer: TypeAlias = Callable[[str], Sequence[str]]
 
@@ -158,7 +158,7 @@ def _report(path: Path, bad: list[Row], good: int, max_bad: float, encoding: str
     reasons = {row.bad for row in bad}
     if STRAY_QUOTE in reasons:
         found += "; if quotes enclose nothing in this file, give quoted=False"
-    if UNDECODABLE in reasons:
+    if UNDECODABLE in reasons and file_format(path) != ".parquet":
         found += f"; is {encoding=} right?"
     if refused:
         raise DataError(found)

@@ -12,6 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from lightning_dlopt.core.errors import DataError
+from lightning_dlopt.data import TextClassification
 from lightning_dlopt.data.text_files import Row, read_rows
 
 TEXTS = ["plain", 'with "quotes", commas', "two\nlines", "tab\there", "Käse 🧀"]
@@ -66,6 +67,10 @@ def test_encodings_and_byte_order_marks(tmp_path: Path) -> None:
     assert rows(write(tmp_path / "b.csv", content, "latin-1"), encoding="latin-1")[0].text == "Käse"
     assert rows(write(tmp_path / "c.csv", content, "utf-16"), encoding="utf-16")[0].text == "Käse"
     assert rows(tmp_path / "a.csv", encoding="U8")[0].text == "Käse"
+    for name in ("b.csv", "c.csv"):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes().replace(b"l", b"\xff"))
+        with pytest.raises(DataError, match=r"no such column; .*; is the encoding right\?"):
+            rows(tmp_path / name)
     with pytest.raises(DataError, match=r"a.csv: can't be read: LookupError.*klingon"):
         rows(tmp_path / "a.csv", encoding="klingon")
     with pytest.raises(DataError, match=r"a.csv: can't be read: .*is encoding='utf-32' right\?"):
@@ -168,6 +173,8 @@ def test_twice_named_columns_and_undecodable_strings_of_parquet_files(tmp_path: 
     pyarrow.parquet.write_table(pyarrow.table({"text": wrong, "label": column}), path)
     assert [row.text for row in rows(path) if not row.bad] == ["a", "c"]
     assert bad(path) == [(2, "undecodable bytes")]
+    with pytest.warns(UserWarning, match=r"line 2 \(undecodable bytes\); they are left out$"):
+        TextClassification(path, max_bad=0.5, validation=0).setup()
 
 
 def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
