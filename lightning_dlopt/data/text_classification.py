@@ -60,8 +60,10 @@ class TextClassification(ClassificationDataModule):
             punctuation marks (:func:`~lightning_dlopt.data.vocabulary.split_words`).
         encoding: The files' encoding.
         quoted: Whether quotes in CSV and TSV files can enclose a field, with ``""`` for a quote
-            in it. A row with a quote that opens a field and isn't closed where the field ends is
-            bad. With False quotes are characters as any other, and every line is a row.
+            in it. A row is bad if a quote opens a field and isn't closed where the field ends, or
+            if most lines of a field look like rows of their own (as many fields, a known label);
+            reading goes on with its second line. With False quotes are characters as any other,
+            and every line is a row.
         max_bad: The share of bad rows in a file above which it is refused, in [0, 1].
         group_by_length: Whether training batches hold texts of similar length.
         **kwargs: ``batch_size=32``, ``eval_batch_size=512``, ``validation=0.1``, ``split_seed=0``,
