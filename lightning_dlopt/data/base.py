@@ -16,7 +16,7 @@ from lightning_dlopt.core.checks import (
     check_text,
     owner_name,
 )
-from lightning_dlopt.core.errors import ArgumentTypeError, DataError
+from lightning_dlopt.core.errors import ArgumentTypeError, CheckpointError, DataError
 from lightning_dlopt.core.mixin import TechniqueMixin
 from lightning_dlopt.core.randomness import run_seed
 from lightning_dlopt.core.technique import Technique
@@ -68,7 +68,7 @@ class ClassificationDataModule(AugmentationMixin, LightningDataModule):
             number of samples, a float a share in [0, 1). With 0 there is no validation loader.
             A data set that brings its own validation set isn't split.
         split_seed: Key of the split, apart from ``seed``, so that runs with several seeds share
-            one split.
+            one split. A checkpoint of another split is refused.
         seed: Key of the training order; None takes the run's (``seed_everything``, otherwise 0).
             A resumed run goes on with the seed in its checkpoint.
         drop_last: Whether an incomplete last training batch is left out.
@@ -135,11 +135,13 @@ class ClassificationDataModule(AugmentationMixin, LightningDataModule):
         raise NotImplementedError
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the data and split off the validation set; a second call does nothing.
+        """Read the data and split off the validation set, if that isn't done yet.
 
         Raises:
             DataError: if the data is missing or damaged, or nothing is left to train on.
         """
+        if stage == "fit":  # what an earlier run left isn't this one's
+            self._train_loader = self._restored_place = None
         if self.train_set is not None:
             return
         sets = self.read_sets()
@@ -166,9 +168,7 @@ class ClassificationDataModule(AugmentationMixin, LightningDataModule):
         )
         # Lightning restores a loader's place only if it makes the loader after the restore; a
         # module that asks for ``estimated_stepping_batches`` has it made before.
-        if self._restored_place is not None:
-            loader.load_state_dict(self._restored_place)
-            self._restored_place = None
+        self._go_to_place(loader)
         self._train_loader = loader
         return loader
 
@@ -186,14 +186,42 @@ class ClassificationDataModule(AugmentationMixin, LightningDataModule):
         return self._evaluation_loader("test")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the seed of the training order and the place in it, to go on from there."""
+        """Return the seeds of the training order and the split, and the place in the order."""
         place = {} if self._train_loader is None else self._train_loader.state_dict()
-        return {"seed": self._order_seed(), **({"place": place} if place else {})}
+        seeds = {"seed": self._order_seed(), "split_seed": self.split_seed}
+        return {**seeds, **({"place": place} if place else {})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the saved place, and the seed unless the constructor was given one."""
+        """Take over the saved place, and the seed unless the constructor was given one.
+
+        Raises:
+            CheckpointError: if the checkpoint is of another split, of which samples that are held
+                out here were trained on.
+        """
+        split_seed = state_dict.get("split_seed", self.split_seed)
+        if split_seed != self.split_seed:
+            raise CheckpointError(
+                f"{owner_name(self)}: the checkpoint was trained with split_seed={split_seed}, but "
+                f"here split_seed={self.split_seed}: what is held out here was trained on there"
+            )
         self._restored_seed = state_dict.get("seed")
         self._restored_place = state_dict.get("place")
+        if self._train_loader is not None and self._is_fitting():
+            # a module that asks for ``estimated_stepping_batches`` in its ``setup`` had it made
+            self._restore(self._train_loader)
+
+    def _is_fitting(self) -> bool:
+        return self.trainer is not None and self.trainer.state.fn == "fit"
+
+    def _restore(self, loader: ResumableLoader[Any]) -> None:
+        """Bring a loader that was made before the restore into the restored state."""
+        loader.seed = self._order_seed()
+        self._go_to_place(loader)
+
+    def _go_to_place(self, loader: ResumableLoader[Any]) -> None:
+        if self._restored_place is not None:
+            loader.load_state_dict(self._restored_place)
+            self._restored_place = None
 
     def _order_seed(self) -> int:
         if self.seed is not None:

@@ -166,7 +166,8 @@ class ResumableLoader(ABC, Generic[Batch]):
                     raise CheckpointError(
                         f"{type(self).__name__}: the checkpoint was saved inside an epoch with "
                         f"{name}={state_dict.get(name)}, but this loader has {name}={here}: resume "
-                        "with the same data, batch size and seed, or from an epoch's end"
+                        "with the same data, read in the same way, and the same batch size and "
+                        "seed, or from an epoch's end"
                     )
         self._place = _Place(epoch, position)
 

@@ -1,5 +1,6 @@
 """Labelled texts from CSV, TSV, JSONL and Parquet files."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,14 +9,14 @@ import torch
 from torch import Tensor
 
 from lightning_dlopt.core.checks import check_flag, check_integer, check_number, check_text
-from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError, DataError
+from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError
 from lightning_dlopt.core.randomness import mix_key
 from lightning_dlopt.data.base import ClassificationDataModule, Samples, check_path, check_share
 from lightning_dlopt.data.order import split_indices
 from lightning_dlopt.data.resumable import ResumableLoader
-from lightning_dlopt.data.text_files import FORMATS
 from lightning_dlopt.data.text_loader import TextLoader
 from lightning_dlopt.data.text_samples import Numbers, TextSamples, read_samples
+from lightning_dlopt.data.text_sets import set_files
 from lightning_dlopt.data.vocabulary import (
     PAD_ID,
     UNKNOWN_ID,
@@ -36,14 +37,16 @@ class TextClassification(ClassificationDataModule):
     ones, whatever the files then hold.
 
     Training batches hold texts of similar length (``group_by_length``), in random order;
-    evaluation goes in the file's order. Rows that can't be used (a wrong number of fields, an
-    empty text, no label, invalid JSON, undecodable bytes) are left out, and one warning for each
-    file counts them and names the first lines.
+    evaluation goes in the file's order. Rows that can't be used (a wrong number of fields, a
+    stray quote, an empty text, no label, invalid JSON, undecodable bytes) are left out, and one
+    warning for each file counts them and names the first lines.
 
     Args:
-        path: A file, or a folder with ``train``, and optionally ``val`` and ``test``, each with
-            the suffix of its format: ``.csv``, ``.tsv`` (quoted as CSV is), ``.jsonl``, all three
-            also with ``.gz``, or ``.parquet`` (needs ``pip install 'lightning-dlopt[parquet]'``).
+        path: A file, or a folder with ``train`` and optionally ``val`` (or ``valid``,
+            ``validation``, ``dev``) and ``test``, each with the suffix of its format: ``.csv``,
+            ``.tsv`` (see ``quoted``), ``.jsonl``, all three also with ``.gz``, or ``.parquet``
+            (needs ``pip install 'lightning-dlopt[parquet]'``). A warning names files in it that
+            look like a set and aren't used.
         text: The texts' column: its name, or its number from 0 in a CSV or TSV file without a
             header.
         target: The labels' column, likewise. Labels are strings or integers.
@@ -56,6 +59,11 @@ class TextClassification(ClassificationDataModule):
         tokenizer: Called with a text, returns a list of strings; None takes lower-case words and
             punctuation marks (:func:`~lightning_dlopt.data.vocabulary.split_words`).
         encoding: The files' encoding.
+        quoted: Whether quotes in CSV and TSV files can enclose a field, with ``""`` for a quote
+            in it. A row is bad if a quote opens a field and isn't closed where the field ends, or
+            if most lines of a field look like rows of their own (as many fields, a known label);
+            reading goes on with its second line. With False quotes are characters as any other,
+            and every line is a row.
         max_bad: The share of bad rows in a file above which it is refused, in [0, 1].
         group_by_length: Whether training batches hold texts of similar length.
         **kwargs: ``batch_size=32``, ``eval_batch_size=512``, ``validation=0.1``, ``split_seed=0``,
@@ -66,11 +74,14 @@ class TextClassification(ClassificationDataModule):
         vocabulary: The words by token id; empty before :meth:`setup`.
         pad_id: The token id of padding, 0.
         unknown_id: The token id of words that the vocabulary lacks, 1.
+        test_set: The test samples; a file of them is read when they are first asked for.
 
     Raises:
         DataError: if a file or column is missing, too many rows are bad, or the validation or test
             set has a label that the training set lacks; one line that names file and lines.
-        ArgumentError: if an argument is outside its range.
+        ArgumentError: if an argument is outside its range, or no word occurs ``min_count`` times.
+        CheckpointError: if a checkpoint is of another split, or its place inside an epoch is one
+            in another order: that of another file, ``max_length`` or ``tokenizer``.
         ArgumentTypeError: if an argument has the wrong type or isn't known.
     """
 
@@ -89,6 +100,7 @@ class TextClassification(ClassificationDataModule):
         max_length: int = 256,
         tokenizer: Callable[[str], list[str]] | None = None,
         encoding: str = "utf-8",
+        quoted: bool = True,
         max_bad: float = 0.1,
         group_by_length: bool = True,
         **kwargs: Any,
@@ -102,6 +114,8 @@ class TextClassification(ClassificationDataModule):
                 f"TextClassification: text={text!r} and target={target!r} must both be names, or "
                 "both numbers of a file without a header"
             )
+        if self.text == self.target:
+            raise ArgumentError(f"TextClassification: text and target are both {text!r}")
         self.test = check_share(self, "test", test)
         self.vocab_size = check_integer(self, "vocab_size", vocab_size, "[3, inf)")
         self.min_count = check_integer(self, "min_count", min_count, "[1, inf)")
@@ -112,28 +126,20 @@ class TextClassification(ClassificationDataModule):
             )
         self.tokenizer = tokenizer
         self.encoding = check_text(self, "encoding", encoding)
+        self.quoted = check_flag(self, "quoted", quoted)
         self.max_bad = check_number(self, "max_bad", max_bad, "[0, 1]")
         self.group_by_length = check_flag(self, "group_by_length", group_by_length)
         self.vocabulary: tuple[str, ...] = ()
+        self._words = Numbers()
+        self._labels = Numbers()
+        self._test_file: Path | None = None
 
     def read_sets(self) -> dict[str, Samples]:
-        """Read the files and split off the test set."""
-        words, labels = Numbers(), Numbers()
-        read = {
-            name: read_samples(
-                path,
-                words,
-                labels,
-                text=self.text,
-                target=self.target,
-                encoding=self.encoding,
-                tokenizer=self.tokenizer or split_words,
-                max_length=self.max_length,
-                max_bad=self.max_bad,
-            )
-            for name, path in _set_files(Path(self.path)).items()
-        }
-        if "test" not in read and self.test > 0:
+        """Read the training and validation files, and split off the test set if it has no file."""
+        files = set_files(Path(self.path))
+        self._test_file = files.pop("test", None)
+        read = {name: self._read(path) for name, path in files.items()}
+        if self._test_file is None and self.test > 0:
             # Another key than the validation split's, or the two would pick by the same draw.
             key = mix_key(self.split_seed, 1)
             stay, held_out = split_indices(len(read["train"]), self.test, key)
@@ -141,29 +147,81 @@ class TextClassification(ClassificationDataModule):
             read["train"] = read["train"].select(stay)
         return {**read}
 
+    def _read(self, path: Path) -> TextSamples:
+        return read_samples(
+            path,
+            self._words,
+            self._labels,
+            text=self.text,
+            target=self.target,
+            encoding=self.encoding,
+            quoted=self.quoted,
+            tokenizer=self.tokenizer or split_words,
+            max_length=self.max_length,
+            max_bad=self.max_bad,
+        )
+
     def setup(self, stage: str | None = None) -> None:
         """Read the data, split it, and number the training split's words and classes.
 
+        A test file is read for the stages ``"test"`` and ``"predict"`` only.
+
         Raises:
             DataError: if the data is missing or damaged, or nothing is left to train on.
+            ArgumentError: if no word occurs ``min_count`` times.
         """
-        if self.train_set is not None:
-            return
         super().setup(stage)
-        train: Any = self.train_set
         # a vocabulary that is there was restored before
         if not self.vocabulary:
-            counts = train.word_counts()
-            self.vocabulary = build_vocabulary(counts, self.vocab_size, self.min_count)
-            self.classes = sort_names(train.class_names())
+            self._number()
+        if stage in ("test", "predict"):
+            self._read_test_file()
+
+    def _number(self) -> None:
+        train: Any = self.train_set
+        counts = train.word_counts()
+        self.vocabulary = build_vocabulary(counts, self.vocab_size, self.min_count)
+        if len(self.vocabulary) <= UNKNOWN_ID + 1 and self.min_count > 1:
+            raise ArgumentError(
+                f"TextClassification: min_count={self.min_count}: no word of the training set "
+                f"occurs as often; the most frequent one {max(counts.values())} times"
+            )
+        self.classes = sort_names(train.class_names())
+        if len(self.classes) == 1:
+            warnings.warn(
+                f"{self.path}: all texts of the training set have the label {self.classes[0]!r}",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def _read_test_file(self) -> None:
+        if self.test_set is None and self._test_file is not None:
+            self.test_set = self._read(self._test_file)
+
+    def _set(self, name: str) -> Samples:
+        if name == "test":
+            self.setup("test")  # reads the file
+        return super()._set(name)
 
     def make_loader(self, samples: Any, training: bool, **order: Any) -> ResumableLoader[Any]:
         """Return a loader of the samples, in token ids of the vocabulary that is in force now."""
-        tokens = self._token_ids(samples)[samples.text]
-        targets = samples.targets(self.classes)
+        tokens, targets = self._encode(samples)
         return TextLoader(
             tokens, samples.offsets, targets, group_by_length=self.group_by_length, **order
         )
+
+    def _encode(self, samples: Any) -> tuple[Tensor, Tensor]:
+        """Return the token ids of all texts, and the targets."""
+        train: Any = self.train_set
+        owner, hint = "training set", ""
+        if not train.class_names() <= set(self.classes):
+            owner = "checkpoint"
+        elif samples is not train and samples.path == train.path:
+            hint = (
+                "; the random split left none of its texts to train on: hold out fewer, change "
+                "split_seed, or give each set its own file"
+            )
+        return self._token_ids(samples)[samples.text], samples.targets(self.classes, owner, hint)
 
     def _token_ids(self, samples: TextSamples) -> Tensor:
         ids = {word: index for index, word in enumerate(self.vocabulary)}
@@ -181,33 +239,17 @@ class TextClassification(ClassificationDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the base's state, the vocabulary and the classes."""
-        super().load_state_dict(state_dict)
         if "vocabulary" in state_dict:
             self.vocabulary = tuple(state_dict["vocabulary"])
             self.classes = tuple(state_dict["classes"])
+        super().load_state_dict(state_dict)
+
+    def _restore(self, loader: Any) -> None:
+        loader.tokens, loader.targets = self._encode(self.train_set)
+        super()._restore(loader)
 
 
 def _check_column(owner: object, name: str, value: int | str) -> int | str:
     if isinstance(value, int):
         return check_integer(owner, name, value, "[0, inf)")
     return check_text(owner, name, value)
-
-
-def _set_files(path: Path) -> dict[str, Path]:
-    """Return the file of each set: the path itself, or those in the folder."""
-    if not path.is_dir():
-        return {"train": path}
-    endings = {f"{suffix}{packed}" for suffix in FORMATS for packed in ("", ".gz")}
-    files = {}
-    for name, stem in (("train", "train"), ("validation", "val"), ("test", "test")):
-        found = sorted(
-            file for file in path.iterdir() if file.name.lower() in {stem + e for e in endings}
-        )
-        if len(found) > 1:
-            names = ", ".join(file.name for file in found)
-            raise DataError(f"{path}: which is the {name} set of {names}? Leave one of them there")
-        if found:
-            files[name] = found[0]
-    if "train" not in files:
-        raise DataError(f"{path}: the folder has no train file ({', '.join(FORMATS)})")
-    return files

@@ -1,6 +1,6 @@
 """Rows of a text and its label, read from CSV, TSV, JSONL and Parquet files."""
 
-import csv
+import codecs
 import gzip
 import json
 import zlib
@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from lightning_dlopt.core.errors import DataError, one_line
+from lightning_dlopt.data.delimited import STRAY_QUOTE, Records
+
+#: What is wrong with a row that doesn't belong to the encoding.
+UNDECODABLE = "undecodable bytes"
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
-
-#: A field may be as long as csv's C code can count.
-_LONGEST_FIELD = 2**31 - 1
 
 
 class Row(NamedTuple):
@@ -44,7 +45,11 @@ def file_format(path: Path) -> str:
 
 
 def read_rows(
-    path: Path, text: int | str, target: int | str, encoding: str = "utf-8"
+    path: Path,
+    text: int | str,
+    target: int | str,
+    encoding: str = "utf-8",
+    quoted: bool = True,
 ) -> Iterator[Row]:
     """Yield the rows of a file, the bad ones too.
 
@@ -53,11 +58,14 @@ def read_rows(
         text: the column of the texts: a name, or of a file without a header a number from 0.
         target: the column of the labels, likewise.
         encoding: of all formats but Parquet.
+        quoted: whether quotes can enclose a field of a CSV or TSV file.
 
     Raises:
         DataError: if the file or a column is missing, or the file as a whole can't be read.
     """
     suffix = file_format(path)
+    if "\0" in encoding:
+        raise DataError(f"{path}: encoding={encoding!r} is none")
     if path.is_dir() or not path.exists():
         raise DataError(f"{path}: " + ("is a folder" if path.is_dir() else "there is no such file"))
     if suffix in (".jsonl", ".parquet") and not isinstance(text, str):
@@ -68,7 +76,7 @@ def read_rows(
             return
         # a byte that doesn't belong to the encoding spoils its row only; a byte-order mark, which
         # spreadsheets write, isn't part of the first column's name
-        plain = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
+        plain = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
         opened: IO[str]
         open_file = gzip.open if path.suffix.lower() == ".gz" else open
         with open_file(path, "rt", encoding=plain, errors="surrogateescape", newline="") as opened:
@@ -76,90 +84,72 @@ def read_rows(
                 yield from _jsonl_rows(opened, text, target)
             else:
                 delimiter = "," if suffix == ".csv" else "\t"
-                yield from _delimited_rows(path, opened, delimiter, text, target)
+                yield from _delimited_rows(path, opened, delimiter, text, target, quoted)
     except DataError:
         raise
     except (OSError, EOFError, zlib.error, UnicodeError, LookupError) as error:
-        raise DataError(f"{path}: can't be read: {type(error).__name__}: {one_line(error)}") from (
-            error
-        )
+        hint = f"; is {encoding=} right?" if isinstance(error, UnicodeError | LookupError) else ""
+        raise DataError(
+            f"{path}: can't be read: {type(error).__name__}: {one_line(error)}{hint}"
+        ) from error
 
 
 def _delimited_rows(
-    path: Path, file: Iterable[str], delimiter: str, text: int | str, target: int | str
+    path: Path, file: Iterable[str], delimiter: str, text: Any, target: Any, quoted: bool
 ) -> Iterator[Row]:
     width = 0
-    place: list[int] = []
-    for line, fields in _records(path, file, delimiter):
+    place: tuple[int, ...] = ()
+    labels: set[str] = set()
+    records = Records(file, delimiter, quoted)
+    for record in records:
+        stray = records.is_stray(record)
         if not place:
-            place = _places(path, fields, text, target)
-            width = len(fields)
+            if stray:
+                raise DataError(
+                    f"{path}: line {record.line}: {STRAY_QUOTE} in the first row: close it, or "
+                    "give quoted=False if quotes enclose nothing in this file"
+                )
+            place = _places(path, record.fields, text, target)
+            width = len(record.fields)
             if isinstance(text, str):
                 continue
-        if len(fields) == width:
-            yield _row(line, *(fields[index] for index in place))
-        else:
-            yield Row(line, "", "", f"{len(fields)} fields, not {width}")
+        row = Row(record.line, "", "", f"{len(record.fields)} fields, not {width}")
+        if len(record.fields) == width:
+            row = _row(record.line, *(record.fields[index] for index in place))
+            if row.label:
+                labels.add(row.label)
+        if stray or (len(record.lines) > 1 and records.swallows(record, place, labels)):
+            row = Row(record.line, "", "", STRAY_QUOTE)
+            records.reread(record)
+        yield row
 
 
-def _records(path: Path, file: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield each record that isn't empty, and the line where it begins."""
-    record: list[str] = []
-
-    def lines() -> Iterator[str]:
-        for content in file:
-            record.append(content)
-            yield content
-
-    reader = csv.reader(lines(), delimiter=delimiter)
-    while True:
-        line = reader.line_num + 1
-        limit = csv.field_size_limit(_LONGEST_FIELD)  # global, so only while a record is read
-        try:
-            fields = next(reader, None)
-        except csv.Error:  # Python 3.10 refuses NUL characters
-            fields = [""]
-        finally:
-            csv.field_size_limit(limit)
-        if fields is None:
-            return
-        if fields:
-            if len(record) > 1:
-                _check_closed(path, line, record, delimiter)
-            yield line, fields
-        record.clear()
-
-
-def _check_closed(path: Path, line: int, record: list[str], delimiter: str) -> None:
-    """Raise a DataError if a quote isn't closed: it makes one field of all that follows."""
-    limit = csv.field_size_limit(_LONGEST_FIELD)
-    try:
-        list(csv.reader(record, delimiter=delimiter, strict=True))
-    except csv.Error as error:
-        if "unexpected end of data" in str(error):
-            raise DataError(f"{path}: a quote opened in line {line} is never closed") from error
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _places(path: Path, header: list[str], text: int | str, target: int | str) -> list[int]:
+def _places(path: Path, header: list[str], text: int | str, target: int | str) -> tuple[int, ...]:
     """Return the positions of both columns."""
     places = []
     for name, column in (("text", text), ("target", target)):
         if isinstance(column, str):
-            if column not in header:
-                raise _no_column(path, name, column, header)
+            _check_there_once(path, name, column, header)
             places.append(header.index(column))
         elif column >= len(header):
             raise DataError(f"{path}: {name}={column}: its columns are 0 to {len(header) - 1}")
         else:
             places.append(column)
-    return places
+    return tuple(places)
 
 
-def _no_column(path: Path, name: str, column: object, columns: Iterable[str]) -> DataError:
-    there = ", ".join(repr(one_line(column)[:50]) for column in columns)
-    return DataError(f"{path}: {name}={column!r}: there is no such column; there are {there}")
+def _check_there_once(path: Path, name: str, column: str, columns: list[str]) -> None:
+    count = columns.count(column)
+    if count > 1:
+        raise DataError(f"{path}: {name}={column!r}: {count} columns are called so: rename one")
+    if not count:
+        there = ", ".join(repr(one_line(column)[:50]) for column in columns)
+        # bytes that don't belong to the encoding, or zeros between letters as UTF-16 has them
+        wrong = any("\udc80" <= letter <= "\udcff" or letter == "\0" for letter in "".join(columns))
+        hint = "; is the encoding right?" if wrong else ""
+        raise DataError(
+            f"{path}: {name}={column!r}: there is no such column; there are {there}{hint}"
+        )
 
 
 def _jsonl_rows(file: Iterable[str], text: Any, target: Any) -> Iterator[Row]:
@@ -195,15 +185,28 @@ def _parquet_rows(path: Path, text: Any, target: Any) -> Iterator[Row]:
         with ParquetFile(path) as file:
             columns = file.schema_arrow.names
             for name, column in (("text", text), ("target", target)):
-                if column not in columns:
-                    raise _no_column(path, name, column, columns)
+                _check_there_once(path, name, column, columns)
             for batch in file.iter_batches(columns=[text, target]):
-                values = (batch.column(column).to_pylist() for column in (text, target))
+                values = (_parquet_values(batch.column(column)) for column in (text, target))
                 for pair in zip(*values, strict=True):
                     line += 1
                     yield _row(line, *pair)
     except ArrowException as error:
         raise DataError(f"{path}: no readable Parquet file: {one_line(error)}") from error
+
+
+def _parquet_values(column: Any) -> list[Any]:
+    """Return a column's values; a string that can't be decoded spoils its own row only."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:
+        values = []
+        for scalar in column:
+            try:
+                values.append(scalar.as_py())
+            except UnicodeDecodeError:
+                values.append("\udcff")
+    return values
 
 
 def _row(line: int, text: Any, label: Any) -> Row:
@@ -220,5 +223,5 @@ def _row(line: int, text: Any, label: Any) -> Row:
     try:
         (text + label).encode()
     except UnicodeEncodeError:
-        return Row(line, "", "", "undecodable bytes")
+        return Row(line, "", "", UNDECODABLE)
     return Row(line, text, label)

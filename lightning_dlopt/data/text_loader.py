@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Any
+from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ class TextLoader(ResumableLoader[tuple[Tensor, Tensor]]):
         targets: The texts' targets, ``(N, ...)``.
         group_by_length: Whether a shuffled order puts texts of similar length into a batch, so
             that little of it is padding; see :func:`~lightning_dlopt.data.order.group_by_length`.
+            A place saved inside an epoch is then refused if the texts have other lengths.
         **order: ``batch_size=32``, ``shuffle=False``, ``seed=0``, ``rank=0``, ``world_size=1``,
             ``drop_last=False``, as in ``ResumableLoader``.
 
@@ -74,4 +76,9 @@ class TextLoader(ResumableLoader[tuple[Tensor, Tensor]]):
             yield tokens, self.targets[indices]
 
     def _order_key(self) -> dict[str, int]:
-        return {**super()._order_key(), "group_by_length": int(self.group_by_length)}
+        key = {**super()._order_key(), "group_by_length": int(self.group_by_length)}
+        lengths = self._lengths()
+        if self.shuffle and lengths is not None:
+            # the order depends on them, which other texts or another tokenizer change
+            key["checksum_of_lengths"] = crc32(lengths.cpu().numpy().tobytes())
+        return key

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from lightning_dlopt.core.errors import ArgumentTypeError, DataError
-from lightning_dlopt.data.text_files import Row, read_rows
+from lightning_dlopt.data.delimited import STRAY_QUOTE
+from lightning_dlopt.data.text_files import UNDECODABLE, Row, file_format, read_rows
 
 Tokenizer: TypeAlias = Callable[[str], Sequence[str]]
 
@@ -70,8 +71,15 @@ class TextSamples:
         there = set(self.label.tolist())
         return {name for name, number in self.labels.items() if number in there}
 
-    def targets(self, classes: Sequence[str]) -> Tensor:
+    def targets(
+        self, classes: Sequence[str], owner: str = "training set", hint: str = ""
+    ) -> Tensor:
         """Return the labels as positions in ``classes``, int64 of shape ``(N,)``.
+
+        Args:
+            classes: names, by target.
+            owner: whose classes they are.
+            hint: what the error's message ends with.
 
         Raises:
             DataError: if a label is none of them.
@@ -84,8 +92,8 @@ class TextSamples:
             first = int(unknown[0])
             name = list(self.labels)[int(self.label[first])]
             raise DataError(
-                f"{self.path}: line {int(self.lines[first])}: the training set has no class "
-                f"{name!r}"
+                f"{self.path}: line {int(self.lines[first])}: the {owner} has no class "
+                f"{name!r}{hint}"
             )
         return targets
 
@@ -98,6 +106,7 @@ def read_samples(
     text: int | str,
     target: int | str,
     encoding: str,
+    quoted: bool,
     tokenizer: Tokenizer,
     max_length: int,
     max_bad: float,
@@ -111,7 +120,7 @@ def read_samples(
     # unlike lists of Python's integers these hold four or eight bytes for each
     numbers, ends, label, lines = array("i"), array("q", [0]), array("q"), array("q")
     bad: list[Row] = []
-    for row in read_rows(path, text, target, encoding):
+    for row in read_rows(path, text, target, encoding, quoted):
         if not row.bad:
             tokens = tokenizer(row.text)
             if not isinstance(tokens, list | tuple) or not all(isinstance(t, str) for t in tokens):
@@ -127,7 +136,7 @@ def read_samples(
                 continue
             row = row._replace(bad="the tokenizer finds no token")
         bad.append(row)
-    _report(path, bad, len(label), max_bad)
+    _report(path, bad, len(label), max_bad, encoding)
     if not len(label):
         raise DataError(f"{path}: there are no samples in it")
     return TextSamples(
@@ -138,12 +147,19 @@ def read_samples(
     )
 
 
-def _report(path: Path, bad: list[Row], good: int, max_bad: float) -> None:
+def _report(path: Path, bad: list[Row], good: int, max_bad: float, encoding: str) -> None:
     if not bad:
         return
     named = ", ".join(f"line {row.line} ({row.bad})" for row in bad[:_NAMED])
     more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
     found = f"{path}: {len(bad)} of {good + len(bad)} rows are bad: {named}{more}"
-    if not good or len(bad) > max_bad * (good + len(bad)):
-        raise DataError(f"{found}; at most max_bad={max_bad:g} of them may be")
-    warnings.warn(f"{found}; they are left out", UserWarning, stacklevel=2)
+    refused = not good or len(bad) > max_bad * (good + len(bad))
+    found += f"; at most {max_bad=:g} of them may be" if refused else "; they are left out"
+    reasons = {row.bad for row in bad}
+    if STRAY_QUOTE in reasons:
+        found += "; if quotes enclose nothing in this file, give quoted=False"
+    if UNDECODABLE in reasons and file_format(path) != ".parquet":
+        found += f"; is {encoding=} right?"
+    if refused:
+        raise DataError(found)
+    warnings.warn(found, UserWarning, stacklevel=2)

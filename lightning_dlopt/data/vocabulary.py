@@ -1,7 +1,10 @@
 """Words of texts, and the numbers that stand for them."""
 
 import re
+import sys
+import unicodedata
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 from lightning_dlopt.core.checks import check_integer
 
@@ -16,15 +19,43 @@ SPECIAL = ("<pad>", "<unknown>")
 
 _WORDS = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
 
+#: Characters that join letters without being seen: Persian and Indic words have them inside.
+_JOINERS = "\u200c\u200d"
+
 
 def split_words(text: str) -> list[str]:
     """Return a text's words in lower case, and its punctuation marks.
 
+    Combining marks belong to the character that they stand on, and letters that can be written
+    with and without one (``é``) become the same (Unicode's form NFC).
+
     Example:
         >>> split_words("Don't panic, it's 42!")
         ["don't", 'panic', ',', "it's", '42', '!']
+        >>> split_words("हिन्दी भाषा।")
+        ['हिन्दी', 'भाषा', '।']
     """
-    return _WORDS.findall(text.lower())
+    text = text.lower()
+    if text.isascii():
+        return _WORDS.findall(text)
+    return _words_with_marks().findall(unicodedata.normalize("NFC", text))
+
+
+@cache
+def _words_with_marks() -> re.Pattern[str]:
+    """Return the pattern of words that may hold combining marks, which regex words may not."""
+    # the first and the last of each run, since a class of ranges is matched much faster
+    spans: list[list[int]] = []
+    for code, character in enumerate(map(chr, range(sys.maxunicode + 1))):
+        if unicodedata.category(character)[0] != "M" and character not in _JOINERS:
+            continue
+        if spans and spans[-1][1] == code - 1:
+            spans[-1][1] = code
+        else:
+            spans.append([code, code])
+    joined = "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in spans)
+    word = rf"\w[\w{joined}]*"
+    return re.compile(rf"{word}(?:['\u2019]{word})*|[^\w\s][{joined}]*")
 
 
 def build_vocabulary(

@@ -35,6 +35,10 @@ class Classifier(ScheduleMixin, AugmentationMixin, LightningModule):
         schedule: a learning-rate schedule, or None for a constant rate.
         augmentation: a technique that changes training batches, or a list of them.
 
+    Raises:
+        ArgumentError: if an argument is outside its range, or, before the first batch of any
+            command, if the data has more classes (where it says how many).
+
     Shape:
         A batch is ``(inputs, targets)``; targets are class indices ``(batch,)`` of an integer type,
         or probabilities ``(batch, num_classes)``, of which metrics take the largest.
@@ -55,6 +59,42 @@ class Classifier(ScheduleMixin, AugmentationMixin, LightningModule):
         metric = partial(MulticlassAccuracy, num_classes, average="micro", validate_args=False)
         self.val_accuracy = metric()
         self.test_accuracy = metric()
+
+    def on_fit_start(self) -> None:
+        """Compare with the data, as before every other command."""
+        super().on_fit_start()
+        self._check_data()
+
+    def on_validation_start(self) -> None:
+        """Compare with the data."""
+        super().on_validation_start()
+        self._check_data()
+
+    def on_test_start(self) -> None:
+        """Compare with the data."""
+        super().on_test_start()
+        self._check_data()
+
+    def on_predict_start(self) -> None:
+        """Compare with the data."""
+        super().on_predict_start()
+        self._check_data()
+
+    def _check_data(self) -> None:
+        """Raise an ArgumentError if the attached DataModule has more classes."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        there = len(getattr(data, "classes", ()))
+        here = getattr(self.network, "num_classes", there)
+        if isinstance(here, int) and here < there:
+            raise ArgumentError(
+                f"{type(self).__name__}: {type(data).__name__} has {there} classes, but the "
+                f"network {type(self.network).__name__} has num_classes={here}"
+            )
+        if there > self.num_classes:
+            raise ArgumentError(
+                f"{type(self).__name__}: num_classes={self.num_classes}, but "
+                f"{type(data).__name__} has {there} classes"
+            )
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the logits."""

@@ -21,6 +21,10 @@ class ImageClassifier(Classifier):
         A batch is ``(inputs, targets)``; targets are class indices ``(batch,)`` of an integer type,
         or probabilities ``(batch, num_classes)``, of which metrics take the largest.
 
+    Raises:
+        ArgumentError: if an argument is outside its range, or, before the first batch of any
+            command, if the data has more classes (where it says how many).
+
     Example:
         >>> import torch
         >>> from lightning_dlopt import MLP

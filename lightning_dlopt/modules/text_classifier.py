@@ -26,8 +26,9 @@ class TextClassifier(Classifier):
         or probabilities ``(batch, num_classes)``, of which metrics take the largest.
 
     Raises:
-        ArgumentError: if an argument is outside its range, or, before the first step, if the data
-            has more token ids or classes than the network (where both say how many they have).
+        ArgumentError: if an argument is outside its range, or, before the first batch of any
+            command, if the data has more token ids or classes than the network, or another
+            ``pad_id`` (where both say what they have).
 
     Example:
         >>> import torch
@@ -37,24 +38,22 @@ class TextClassifier(Classifier):
         torch.Size([2, 3])
     """
 
-    def on_fit_start(self) -> None:
-        """Compare the network with the data."""
-        super().on_fit_start()
+    def _check_data(self) -> None:
+        """Raise an ArgumentError if the attached DataModule's texts don't fit the network."""
+        super()._check_data()
         data: Any = getattr(self.trainer, "datamodule", None)
-        for name, there in (
-            ("vocab_size", len(getattr(data, "vocabulary", ()))),
-            ("num_classes", len(getattr(data, "classes", ()))),
-        ):
-            here = getattr(self.network, name, there)
-            if isinstance(here, int) and here < there:
-                what = "token ids" if name == "vocab_size" else "classes"
-                raise ArgumentError(
-                    f"TextClassifier: {type(data).__name__} has {there} {what}, but the network "
-                    f"{type(self.network).__name__} has {name}={here}"
-                    + (": give both the same vocab_size" if name == "vocab_size" else "")
-                )
-        if len(getattr(data, "classes", ())) > self.num_classes:
+        names = f"{type(data).__name__} has {{}}, but the network {type(self.network).__name__} has"
+        there = len(getattr(data, "vocabulary", ()))
+        size = getattr(self.network, "vocab_size", there)
+        if isinstance(size, int) and size < there:
             raise ArgumentError(
-                f"TextClassifier: num_classes={self.num_classes}, but {type(data).__name__} has "
-                f"{len(data.classes)} classes"
+                f"TextClassifier: {names.format(f'{there} token ids')} vocab_size={size}: give "
+                "both the same vocab_size"
+            )
+        padding = getattr(data, "pad_id", None)
+        own = getattr(self.network, "pad_id", padding)
+        if isinstance(padding, int) and isinstance(own, int) and own != padding:
+            raise ArgumentError(
+                f"TextClassifier: {names.format(f'pad_id={padding}')} pad_id={own}: the network "
+                "would read padding as words"
             )

@@ -91,6 +91,8 @@ class AttentionNet(nn.Module):
                 f"AttentionNet: the batch is {length} tokens long, but max_length="
                 f"{self.max_length}: give the network and the data the same max_length"
             )
+        if 0 in tokens.shape:  # torch's attention refuses them
+            return self.output.bias.expand(len(tokens), -1).clone()
         real = tokens != self.pad_id
         # a text without any token attends to its first padding, since to nothing would be NaN
         first = torch.arange(length, device=tokens.device) == 0

@@ -69,6 +69,8 @@ class RecurrentNet(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return the logits."""
+        if 0 in tokens.shape:  # recurrent layers refuse texts of no length
+            return self.output.bias.expand(len(tokens), -1).clone()
         real = tokens != self.pad_id
         values: Tensor = self.dropout(self.embedding(tokens))
         # torch's own bidirectional layers would begin in the padding, or need lengths on the CPU

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lightning_dlopt.core.errors import CheckpointError
 from lightning_dlopt.data import DecodingLoader, Digits, ResumableLoader, TensorLoader
 from tests.quiet import QUIET
 
@@ -216,3 +217,23 @@ def test_a_module_that_asks_for_its_length_resumes_in_mid_epoch(tmp_path: Path, 
         seen.append(module.seen)
     assert len(seen[1]) == 2 * 41 - call
     assert seen[1] == seen[0][call:]
+
+
+def test_a_checkpoint_of_another_split_is_refused(tmp_path: Path) -> None:
+    save = SaveAt(tmp_path / "c.ckpt", "on_train_epoch_end", 1)
+    quiet_trainer(tmp_path, callbacks=[save]).fit(DigitsRecorder(), datamodule=Digits(split_seed=1))
+    message = r"Digits: .* split_seed=1, but here split_seed=0: what is held out here was trained"
+    for command in ("fit", "test"):
+        run = getattr(quiet_trainer(tmp_path), command)
+        with pytest.raises(CheckpointError, match=message):
+            run(DigitsRecorder(), datamodule=Digits(), ckpt_path=save.path)
+
+
+def test_a_place_from_another_command_is_none_of_the_next_fits(tmp_path: Path) -> None:
+    save = SaveAt(tmp_path / "c.ckpt", "on_train_batch_end", 5)
+    whole, again = DigitsRecorder(), DigitsRecorder()
+    quiet_trainer(tmp_path, callbacks=[save]).fit(whole, datamodule=Digits())
+    data = Digits()
+    quiet_trainer(tmp_path).test(whole, datamodule=data, ckpt_path=save.path, verbose=False)
+    quiet_trainer(tmp_path).fit(again, datamodule=data)
+    assert again.seen == whole.seen

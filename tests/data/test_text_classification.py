@@ -85,9 +85,27 @@ def test_the_vocabulary_is_the_training_splits_by_frequency(tmp_path: Path) -> N
 
 
 def test_words_called_like_the_special_ones_are_unknown(tmp_path: Path) -> None:
-    path = write(tmp_path / "t.jsonl", [("<pad> a <unknown>", "x")])
+    path = write(tmp_path / "t.jsonl", [("<pad> a <unknown>", "x"), ("a", "y")])
     data = TextClassification(path, validation=0, tokenizer=str.split)  # type: ignore[arg-type]
-    assert next(iter(data.train_dataloader()))[0].tolist() == [[1, 2, 1]]
+    batch = next(iter(data.train_dataloader()))[0]
+    assert sorted(batch.tolist()) == [[1, 2, 1], [2, 0, 0]]
+
+
+def test_min_count_above_every_count_and_a_single_class(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", [("a b", "x"), ("b c", "x")])
+    with pytest.raises(ArgumentError, match=r"min_count=3: no word .* most frequent one 2 times"):
+        TextClassification(path, validation=0, min_count=3).setup()
+    data = TextClassification(path, validation=0, min_count=2)
+    with pytest.warns(UserWarning, match=r"t\.jsonl: all texts .* have the label 'x'"):
+        data.setup()
+
+
+def test_a_class_that_the_random_split_took_away(tmp_path: Path) -> None:
+    rows = [(f"w{n}", ("x", "y")[n % 2]) for n in range(40)]
+    path = write(tmp_path / "t.jsonl", [*rows, *((f"z{n}", f"rare{n}") for n in range(10))])
+    data = TextClassification(path, validation=0.5)
+    with pytest.raises(DataError, match=r"no class 'rare\d'; the random split left .*split_seed"):
+        data.val_dataloader()
 
 
 def test_max_length_and_own_tokenizer(tmp_path: Path) -> None:
@@ -101,22 +119,6 @@ def test_max_length_and_own_tokenizer(tmp_path: Path) -> None:
     wrong = TextClassification(path, validation=0, tokenizer=len)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="list of strings"):
         wrong.setup()
-
-
-def test_a_folder_with_a_file_for_each_set(tmp_path: Path) -> None:
-    write(tmp_path / "train.jsonl", [("a", "x"), ("b", "y")])
-    (tmp_path / "val.csv").write_text("label,text\nx,a a\n")
-    write(tmp_path / "test.jsonl", [("b b", "y")])
-    data = TextClassification(tmp_path)
-    assert len(decoded(data, data.train_dataloader())) == 2
-    assert decoded(data, data.val_dataloader()) == [("a a", "x")]
-    assert decoded(data, data.predict_dataloader()) == [("b b", "y")]
-    write(tmp_path / "test.jsonl", [("b", "y"), ("b", "z")])
-    with pytest.raises(DataError, match=r"test\.jsonl: line 2: .* no class 'z'"):
-        TextClassification(tmp_path).test_dataloader()
-    (tmp_path / "train.csv").write_text("label,text\nx,a\n")
-    with pytest.raises(DataError, match=r"which is the train set of train\.csv, train\.jsonl"):
-        TextClassification(tmp_path).setup()
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
@@ -202,6 +204,8 @@ def test_missing_files(tmp_path: Path) -> None:
     ("arguments", "named"),
     [
         ({"text": 0}, "text=0 and target='label' must both be names"),
+        ({"text": "label"}, "text and target are both 'label'"),
+        ({"quoted": 0}, "quoted=0"),
         ({"text": -1, "target": 0}, r"text=-1"),
         ({"target": ""}, "target must not be empty"),
         ({"test": 1.0}, r"test=1\.0"),

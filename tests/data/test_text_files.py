@@ -12,6 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from lightning_dlopt.core.errors import DataError
+from lightning_dlopt.data import TextClassification
 from lightning_dlopt.data.text_files import Row, read_rows
 
 TEXTS = ["plain", 'with "quotes", commas', "two\nlines", "tab\there", "Käse 🧀"]
@@ -65,8 +66,17 @@ def test_encodings_and_byte_order_marks(tmp_path: Path) -> None:
     assert rows(write(tmp_path / "a.csv", "\ufeff" + content))[0].text == "Käse"
     assert rows(write(tmp_path / "b.csv", content, "latin-1"), encoding="latin-1")[0].text == "Käse"
     assert rows(write(tmp_path / "c.csv", content, "utf-16"), encoding="utf-16")[0].text == "Käse"
+    assert rows(tmp_path / "a.csv", encoding="U8")[0].text == "Käse"
+    for name in ("b.csv", "c.csv"):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes().replace(b"l", b"\xff"))
+        with pytest.raises(DataError, match=r"no such column; .*; is the encoding right\?"):
+            rows(tmp_path / name)
     with pytest.raises(DataError, match=r"a.csv: can't be read: LookupError.*klingon"):
         rows(tmp_path / "a.csv", encoding="klingon")
+    with pytest.raises(DataError, match=r"a.csv: can't be read: .*is encoding='utf-32' right\?"):
+        rows(tmp_path / "a.csv", encoding="utf-32")
+    with pytest.raises(DataError, match=r"a.csv: encoding='a\\x00b' is none"):
+        rows(tmp_path / "a.csv", encoding="a\0b")
 
 
 def test_bad_rows_of_csv_files_are_told_by_line(tmp_path: Path) -> None:
@@ -126,7 +136,8 @@ def test_long_fields_and_csvs_global_limit(tmp_path: Path) -> None:
     [
         ("t.csv", b"words,label\na,b\n", r"text='text': there is no such column; .*'words'"),
         ("t.tsv", b"text\ty\na\tb\n", r"target='label': .*'text', 'y'"),
-        ("t.csv", b'text,label\na,b\n"c,d\ne,f\n', r"a quote opened in line 3 is never closed"),
+        ("t.csv", b'text,"label\na,b\n', r"line 1: stray quote in the first row: .*quoted=False"),
+        ("t.csv", b"text,label,label\na,b,c\n", r"target='label': 2 columns are called so"),
         ("t.csv.gz", b"text,label\n", r"can't be read: BadGzipFile"),
         ("t.csv.gz", gzip.compress(b"text,label\na,b\n")[:-9], r"can't be read: EOFError"),
         ("t.parquet", b"text,label\n", r"no readable Parquet file"),
@@ -146,6 +157,24 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
     (tmp_path / "t.csv").mkdir()
     with pytest.raises(DataError, match=r"t\.csv: is a folder"):
         rows(tmp_path / "t.csv")
+
+
+def test_twice_named_columns_and_undecodable_strings_of_parquet_files(tmp_path: Path) -> None:
+    column = pyarrow.array(["a", "b", "c"])
+    path = tmp_path / "t.parquet"
+    table = pyarrow.Table.from_arrays([column] * 3, names=["text", "text", "label"])
+    pyarrow.parquet.write_table(table, path)
+    with pytest.raises(DataError, match=r"t\.parquet: text='text': 2 columns are called so"):
+        rows(path)
+    buffers = [None, pyarrow.py_buffer(bytes([0] * 4 + [1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0]))]
+    wrong = pyarrow.Array.from_buffers(
+        pyarrow.string(), 3, [*buffers, pyarrow.py_buffer(b"a\xffc")]
+    )
+    pyarrow.parquet.write_table(pyarrow.table({"text": wrong, "label": column}), path)
+    assert [row.text for row in rows(path) if not row.bad] == ["a", "c"]
+    assert bad(path) == [(2, "undecodable bytes")]
+    with pytest.warns(UserWarning, match=r"line 2 \(undecodable bytes\); they are left out$"):
+        TextClassification(path, max_bad=0.5, validation=0).setup()
 
 
 def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

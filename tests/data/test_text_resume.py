@@ -67,14 +67,52 @@ def test_a_resumed_fit_keeps_vocabulary_and_classes_when_the_file_changes(folder
     # as many texts of the same words, but of other frequencies; the first class's rows are gone
     write(folder, [row[:-1] + "b" for row in reversed(ROWS)])
     other = TextClassification(folder, batch_size=8)
-    other.setup()
+    with pytest.warns(UserWarning, match=r"all texts of the training set have the label 'b'"):
+        other.setup()
     assert other.classes == ("b",)
     fit(other, Keeper(), folder / "five.ckpt")
     assert other.vocabulary == first.vocabulary
     assert other.classes == ("a", "b")
     write(folder, [*ROWS[:-1], "w1,c"])
-    with pytest.raises(DataError, match=r"train\.csv: line 61: the training set has no class 'c'"):
+    with pytest.raises(DataError, match=r"train\.csv: line 61: the checkpoint has no class 'c'$"):
         fit(TextClassification(folder, batch_size=8, validation=0), Keeper(), folder / "five.ckpt")
+
+
+class AsksForItsLength(TextClassifier):
+    """Has Lightning make the training loader before it restores the vocabulary."""
+
+    def setup(self, stage: str) -> None:
+        assert self.trainer.estimated_stepping_batches > 0
+
+
+def test_a_loader_made_before_the_restore_gets_the_saved_vocabulary(folder: Path) -> None:
+    first = TextClassification(folder, batch_size=8, seed=3)
+    fit(first, Keeper(folder / "five.ckpt"))
+    write(folder, [f"w6 w{row[1:]}" for row in reversed(ROWS)])
+    seen = []
+    for kind in (TextClassifier, AsksForItsLength):
+        keeper = Keeper()
+        data = TextClassification(folder, batch_size=8, max_length=3)
+        data.setup()
+        assert data.vocabulary != first.vocabulary
+        module = kind(RecurrentNet(30, 2, width=4), num_classes=2)
+        trainer = Trainer(**QUIET, max_epochs=2, callbacks=[keeper], num_sanity_val_steps=0)
+        trainer.fit(module, datamodule=data, ckpt_path=folder / "five.ckpt", weights_only=True)
+        seen.append(keeper.seen)
+    assert seen[0] == seen[1]
+    assert len(seen[0]) == 9
+    assert seen[0][0][0][0] == first.vocabulary.index("w6")
+
+
+def test_resume_in_mid_epoch_with_texts_of_other_lengths_is_refused(folder: Path) -> None:
+    fit(TextClassification(folder, batch_size=8), Keeper(folder / "five.ckpt"))
+    write(folder, [f"more {row}" for row in ROWS[:9]] + ROWS[9:])
+    with pytest.raises(CheckpointError, match=r"inside an epoch with checksum_of_lengths=\d+, "):
+        fit(TextClassification(folder, batch_size=8), Keeper(), folder / "five.ckpt")
+    ungrouped = Keeper(folder / "ungrouped.ckpt")
+    fit(TextClassification(folder, batch_size=8, group_by_length=False), ungrouped)
+    shorter = TextClassification(folder, batch_size=8, group_by_length=False, max_length=2)
+    fit(shorter, Keeper(), folder / "ungrouped.ckpt")  # lengths play no part in that order
 
 
 @pytest.mark.parametrize("command", ["test", "predict", "validate"])

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch.nn import functional
 
-from lightning_dlopt.data import TensorLoader
+from lightning_dlopt.data import Digits, TensorLoader
 from lightning_dlopt.modules import ImageClassifier
 from lightning_dlopt.schedules import LinearLR
 from lightning_dlopt.structure import MLP
@@ -75,6 +75,13 @@ def test_frozen_parameters_are_not_given_to_the_optimizer() -> None:
     classifier.network[1].requires_grad_(False)
     groups = classifier.configure_optimizers().param_groups
     assert [tuple(p.shape) for p in groups[0]["params"]] == [(4, 8), (4,)]
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_data_with_more_classes(command: str) -> None:
+    run = getattr(trainer(max_epochs=1), command)
+    with pytest.raises(ValueError, match=r"ImageClassifier: num_classes=4, but Digits has 10 clas"):
+        run(ImageClassifier(MLP([64, 4]), 4), datamodule=Digits())
 
 
 def test_bad_arguments() -> None:

@@ -40,13 +40,21 @@ def test_it_learns_the_word_that_tells(
     assert result["test_accuracy"] > 0.95
 
 
-def test_a_network_that_is_too_small_for_the_data(data: TextClassification) -> None:
-    with pytest.raises(ArgumentError, match=r"14 token ids, .* RecurrentNet has vocab_size=10: .*"):
-        fit(RecurrentNet(10, 3, width=4), data)
-    with pytest.raises(ArgumentError, match=r"3 classes, .* AttentionNet has num_classes=2"):
-        fit(AttentionNet(50, 2, width=4), data)
-    with pytest.raises(ArgumentError, match=r"num_classes=2, but TextClassification has 3 classes"):
-        fit(RecurrentNet(50, 3, width=4), data, num_classes=2)
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_every_command_compares_network_and_data(data: TextClassification, command: str) -> None:
+    for network, num_classes, message in (
+        (
+            RecurrentNet(50, 3, width=4, pad_id=7),
+            3,
+            r"has pad_id=0, but .* RecurrentNet has pad_id=7",
+        ),
+        (RecurrentNet(10, 3, width=4), 3, r"14 token ids, .* RecurrentNet has vocab_size=10: .*"),
+        (AttentionNet(50, 2, width=4), 2, r"3 classes, .* AttentionNet has num_classes=2"),
+        (RecurrentNet(50, 3, width=4), 2, r"num_classes=2, but TextClassification has 3 classes"),
+    ):
+        run = getattr(Trainer(**QUIET, max_epochs=1), command)
+        with pytest.raises(ArgumentError, match=f"^TextClassifier: .*{message}"):
+            run(TextClassifier(network, num_classes), datamodule=data)
 
 
 def test_a_network_that_says_nothing_of_its_size_is_left_alone(data: TextClassification) -> None:

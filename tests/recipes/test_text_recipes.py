@@ -23,3 +23,5 @@ def test_the_recipe_on_a_small_file(
     (last,) = tmp_path.rglob("last.ckpt")
     assert main(["test", *options, f"--ckpt_path={last}"]) == 0
     assert "test_accuracy" in capfd.readouterr().out
+    assert main(["test", *options, "--model.num_classes=2"]) == 2
+    assert "error: TextClassifier: num_classes=2, but TextCl" in capfd.readouterr().err

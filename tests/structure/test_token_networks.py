@@ -49,6 +49,15 @@ def test_a_text_without_tokens_gives_the_biases_and_finite_gradients(network: nn
     assert network.embedding.weight.grad[0].count_nonzero() == 0
 
 
+def test_empty_batches_and_batches_of_no_length(network: nn.Module) -> None:
+    for mode in (True, False):
+        network.train(mode)
+        for batch, length in ((0, 5), (2, 0), (0, 0)):
+            logits = network(torch.empty(batch, length, dtype=torch.int64))
+            torch.testing.assert_close(logits, network.output.bias.expand(batch, 3))
+            logits.sum().backward()
+
+
 def lstm_direction(layer: nn.LSTM, values: Tensor) -> Tensor:
     hidden = cell = torch.zeros(layer.hidden_size)
     outputs = []
