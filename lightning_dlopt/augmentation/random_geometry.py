@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from lightning_dlopt.augmentation.geometry import Geometry, draw_geometry
-from lightning_dlopt.augmentation.images import check_images
+from lightning_dlopt.augmentation.images import check_images, check_value
 from lightning_dlopt.augmentation.resampling import transform_images, transform_masks
 from lightning_dlopt.core.batch import Key, check_key, find_key, get_tensor, replace_fields
 from lightning_dlopt.core.batch_technique import BatchTechnique
@@ -39,8 +39,8 @@ class RandomGeometry(BatchTechnique):
         crop: most pixels by which the image is shifted along each axis, less than its height
             and its width.
         fill: the color of what lies outside the image, in the units of the batch (after
-            normalization); within 0 to 255 for uint8.
-        mask_fill: the value of what lies outside the mask.
+            normalization); a whole number within 0 to 255 for uint8.
+        mask_fill: the value of what lies outside the mask; whole for masks of integers.
         input_key: where the images are in the batch: a position, a key, or a field's name.
         mask_key: where masks are that must go along: ``(B, H, W)`` or ``(B, C, H, W)`` of any
             type, for which the nearest pixel is taken. None leaves everything else.
@@ -103,6 +103,7 @@ class RandomGeometry(BatchTechnique):
     def change(self, batch: Any, generator: torch.Generator) -> Any:
         """Return the batch with its images, and its masks, moved."""
         images = check_images(self, get_tensor(batch, "input", self.input_key, self))
+        check_value(self, "fill", self.fill, images.dtype)
         size = images.shape[2:]
         if self.crop >= min(size):
             raise ArgumentError(
@@ -121,5 +122,6 @@ class RandomGeometry(BatchTechnique):
                     f"RandomGeometry: masks of shape {tuple(masks.shape)} don't fit images of "
                     f"{tuple(images.shape)}"
                 )
+            check_value(self, "mask_fill", self.mask_fill, masks.dtype)
             changes[self.mask_key] = transform_masks(masks, geometry, self.mask_fill)
         return replace_fields(batch, changes)

@@ -156,6 +156,16 @@ def test_masks_go_along_and_the_rest_stays(layers: tuple[int, ...]) -> None:
             (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), 0),
             r"uint8: fill=300\.0 is not in \[0, 255\]",
         ),
+        (
+            RandomGeometry(1.0, fill=0.5),
+            (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), 0),
+            r"uint8: fill=0\.5 must be a whole number",
+        ),
+        (
+            RandomGeometry(1.0, mask_fill=-0.5, mask_key=1),
+            (torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64)),
+            r"int64: mask_fill=-0\.5 must be a whole number",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(technique: RandomGeometry, batch: Any, message: str) -> None:
