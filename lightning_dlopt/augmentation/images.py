@@ -2,12 +2,14 @@
 
 import math
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lightning_dlopt.core.batch import Key, Role, find_key, get_field
 from lightning_dlopt.core.checks import check_number, owner_name
-from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError
+from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError, TechniqueError
 
 
 def check_images(owner: object, images: Tensor, name: str = "images") -> Tensor:
@@ -88,3 +90,28 @@ number
     if value != math.floor(value):
         raise ArgumentError(f"{owner}: {name}={value!r} must be a whole number")
     return value
+
+
+def find_masks(batch: Any, images: Tensor) -> Key | None:
+    """Return where a batch's target or mask is, if it has a value for each of the images' pixels.
+
+    Args:
+        batch: of any form.
+        images: those of the batch, ``(B, C, H, W)``.
+
+    Example:
+        >>> find_masks((torch.zeros(2, 3, 8, 9), torch.zeros(2, 8, 9)), torch.zeros(2, 3, 8, 9))
+        1
+    """
+    roles: tuple[Role, ...] = ("target", "mask")
+    for role in roles:
+        try:
+            key = find_key(batch, role)
+        except TechniqueError:
+            continue
+        found = get_field(batch, key)
+        if not isinstance(found, Tensor) or found is images or found.dim() < 3:
+            continue
+        if len(found) == len(images) and found.shape[-2:] == images.shape[-2:]:
+            return key
+    return None

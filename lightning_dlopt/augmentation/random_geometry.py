@@ -1,12 +1,15 @@
 """Random flips, rotations, zooms and crops of a batch of images."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
 
 from lightning_dlopt.augmentation.geometry import Geometry, draw_geometry
-from lightning_dlopt.augmentation.images import check_images, check_value
+from lightning_dlopt.augmentation.images import check_images, check_value, find_masks
 from lightning_dlopt.augmentation.resampling import transform_images, transform_masks
 from lightning_dlopt.core.batch import Key, check_key, find_key, get_tensor, replace_fields
 from lightning_dlopt.core.batch_technique import BatchTechnique
@@ -50,12 +53,18 @@ class RandomGeometry(BatchTechnique):
             floats or uint8, or isn't found; if the masks have another size; if the crop is as
             large as the image; if the type of the images or the masks can't hold their fill.
 
+    Warns:
+        UserWarning: once a run, if there is no ``mask_key`` and the batch's target or mask has the
+            images' height and width, as that of a segmentation.
+
     The checkpoint keeps the arguments.
 
     Example:
         >>> RandomGeometry(flip=0.5, rotation=10, scale=(0.9, 1.1))
         RandomGeometry(flip=0.5, rotation=10.0, scale=[0.9, 1.1])
     """
+
+    _has_warned = False
 
     def __init__(
         self,
@@ -124,4 +133,23 @@ class RandomGeometry(BatchTechnique):
                 )
             check_value(self, "mask_fill", self.mask_fill, masks.dtype)
             changes[self.mask_key] = transform_masks(masks, geometry, self.mask_fill)
+        else:
+            self._look_for_masks(batch, images)
         return replace_fields(batch, changes)
+
+    def _look_for_masks(self, batch: Any, images: Tensor) -> None:
+        if self._has_warned:
+            return
+        where = find_masks(batch, images)
+        if where is not None:
+            self._has_warned = True
+            warnings.warn(
+                f"{self!r} moves the images and not what the batch has at {where!r}, which has "
+                f"their height and width: if it belongs to their pixels, say mask_key={where!r}",
+                stacklevel=2,
+            )
+
+    def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go around the training step, and look out for masks anew."""
+        self._has_warned = False
+        super().prepare(trainer, pl_module)
