@@ -271,7 +271,8 @@ class ProgressiveResize(BatchTechnique):
             raise self.refuse(
                 f"the training step failed on images of {size[0]} x {size[1]}, resized from "
                 f"{images.shape[2]} x {images.shape[3]}: {type(error).__name__}: "
-                f"{one_line(error)}. If it doesn't fail at full size: " + "; or ".join(reasons)
+                f"{one_line(error).rstrip('.')}. If it runs at full size, maybe "
+                + "; or ".join(reasons)
             ) from error
 
     def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:

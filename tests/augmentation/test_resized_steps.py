@@ -83,7 +83,7 @@ def test_an_error_that_may_have_another_reason_is_shown_and_not_explained(
     kind: type[Exception],
 ) -> None:
     error = kind("labels file missing")
-    message = f"{kind.__name__}: labels file missing. If it doesn't fail at full size: "
+    message = f"{kind.__name__}: labels file missing. If it runs at full size, maybe "
     with pytest.raises(TechniqueError, match=message) as raised:
         fit(ProgressiveResize(), Trains(ConvNet([1, 4], 3), error))
     assert raised.value.__cause__ is error
