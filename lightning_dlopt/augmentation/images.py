@@ -1,10 +1,15 @@
-"""Checks of batches of images."""
+"""Checks of batches of images, and of the values that are put into them."""
+
+import math
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_dlopt.core.checks import owner_name
-from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError
+from lightning_dlopt.core.batch import Key, Role, find_key, get_field
+from lightning_dlopt.core.checks import check_number, owner_name
+from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError, TechniqueError
 
 
 def check_images(owner: object, images: Tensor, name: str = "images") -> Tensor:
@@ -46,3 +51,67 @@ batch (B, C, H, W)
             f"{owner_name(owner)}: {name} of shape {tuple(images.shape)} have no pixels"
         )
     return images
+
+
+def check_value(owner: object, name: str, value: float, kind: torch.dtype) -> float:
+    """Return ``value`` if pixels of type ``kind`` can hold it.
+
+    Floats must have it in their range, and round it; integers and booleans must hold it exactly.
+
+    Args:
+        owner: what the value is for.
+        name: of the argument that it is.
+        value: to be put into a tensor.
+        kind: the tensor's type.
+
+    Raises:
+        ArgumentTypeError: if it is no number.
+        ArgumentError: if it is out of range, or not whole where it must be.
+
+    Example:
+        >>> check_value("erase", "value", 0.5, torch.uint8)
+        Traceback (most recent call last):
+        ...
+        lightning_dlopt.core.errors.ArgumentError: erase of torch.uint8: value=0.5 must be a whole \
+number
+    """
+    owner = f"{owner_name(owner)} of {kind}"
+    low: float
+    high: float
+    if kind.is_floating_point or kind.is_complex:
+        low, high = torch.finfo(kind).min, torch.finfo(kind).max
+        return check_number(owner, name, value, f"[{low}, {high}]")
+    low, high = (0, 1) if kind == torch.bool else (torch.iinfo(kind).min, torch.iinfo(kind).max)
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ArgumentTypeError(f"{owner}: {name}={value!r} must be a number in [{low}, {high}]")
+    # compared as it is: the largest integers have no float that is equal
+    if not low <= value <= high:
+        raise ArgumentError(f"{owner}: {name}={value!r} is not in [{low}, {high}]")
+    if value != math.floor(value):
+        raise ArgumentError(f"{owner}: {name}={value!r} must be a whole number")
+    return value
+
+
+def find_masks(batch: Any, images: Tensor) -> Key | None:
+    """Return where a batch's target or mask is, if it has a value for each of the images' pixels.
+
+    Args:
+        batch: of any form.
+        images: those of the batch, ``(B, C, H, W)``.
+
+    Example:
+        >>> find_masks((torch.zeros(2, 3, 8, 9), torch.zeros(2, 8, 9)), torch.zeros(2, 3, 8, 9))
+        1
+    """
+    roles: tuple[Role, ...] = ("target", "mask")
+    for role in roles:
+        try:
+            key = find_key(batch, role)
+        except TechniqueError:
+            continue
+        found = get_field(batch, key)
+        if not isinstance(found, Tensor) or found is images or found.dim() < 3:
+            continue
+        if len(found) == len(images) and found.shape[-2:] == images.shape[-2:]:
+            return key
+    return None

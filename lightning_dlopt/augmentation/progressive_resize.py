@@ -7,7 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.nn import functional
 
-from lightning_dlopt.augmentation.images import check_images
+from lightning_dlopt.augmentation.images import check_images, find_masks
 from lightning_dlopt.core.batch import (
     Key,
     check_key,
@@ -121,8 +121,10 @@ class ProgressiveResize(BatchTechnique):
 
     The network must take images of any size: convolutions with a global pooling before the linear
     layers (:class:`~lightning_dlopt.structure.ConvNet`, torchvision's convolutional networks). One
-    that flattens its images, or has embeddings of their positions, is refused in the first step
-    with the error that it raises. Validation has full size throughout. A compiled network is
+    that flattens its images, or has embeddings of their positions, fails on small ones; one that
+    halves them and enlarges them again, such as a U-Net, may fail on sides that aren't a
+    ``multiple`` of its stride. An error in the first step of any size is raised with the size and
+    these possible reasons. Validation has full size throughout. A compiled network is
     compiled again for new sizes: let ``multiple`` keep them few.
 
     Source: M. Tan, Q. Le, EfficientNetV2: Smaller Models and Faster Training, 2021,
@@ -146,7 +148,9 @@ class ProgressiveResize(BatchTechnique):
         ArgumentError: if an argument is out of range, or the span longer than the run.
         ArgumentTypeError: if an argument has another type.
         TechniqueError: in the first step, if the input is no batch of images ``(B, C, H, W)`` of
-            floats or uint8, isn't found, or the network fails on small images.
+            floats or uint8, or isn't found; in the first step of a size below the full one, if the
+            training step raises a RuntimeError, ValueError or AssertionError, which may or may not
+            be because of the size. Errors of other types pass as they are.
 
     Warns:
         NoEffectWarning: if the images are full-sized at ``start`` because of ``multiple``.
@@ -183,6 +187,7 @@ class ProgressiveResize(BatchTechnique):
         run = RunLength.of(trainer, automatic=pl_module.automatic_optimization)
         self._steps = steps_within(run, self._span, self, "span")
         self._is_first = True
+        self._proven: set[tuple[int, int]] = set()  # sizes on which the training step has run
 
     def change(self, batch: Any, generator: torch.Generator) -> Any:
         """Return the batch with images, and masks, of the present size."""
@@ -231,9 +236,12 @@ class ProgressiveResize(BatchTechnique):
         if self._is_first:
             self._is_first = False
             self._look_at(full)
-            if changed is not batch:
-                return self._prove(run, changed, now)
-        return run(changed)
+        size = int(now.shape[2]), int(now.shape[3])
+        if changed is batch or size in self._proven:
+            return run(changed)
+        output = self._prove(run, batch, changed, size)
+        self._proven.add(size)
+        return output
 
     def _look_at(self, images: Tensor) -> None:
         full = int(images.shape[2]), int(images.shape[3])
@@ -243,17 +251,28 @@ class ProgressiveResize(BatchTechnique):
                 f"multiple={self.multiple}"
             )
 
-    def _prove(self, run: RunStep, batch: Any, images: Tensor) -> Any:
-        """Run the step; an error in the network refuses the module."""
+    def _prove(self, run: RunStep, batch: Any, changed: Any, size: tuple[int, int]) -> Any:
+        """Run the step; an error in it is raised with what the size may have to do with it."""
         try:
-            return run(batch)
-        except (RuntimeError, ValueError) as error:
+            return run(changed)
+        except (RuntimeError, ValueError, AssertionError) as error:
             if isinstance(error, torch.OutOfMemoryError | UserError):
                 raise
+            images = get_tensor(batch, "input", self.input_key, self)
+            reasons = [
+                "the network takes images of one size only (a pooling such as "
+                "nn.AdaptiveAvgPool2d before its linear layers lets it take any)",
+                "it needs sides that are multiples of its stride (say multiple=, now "
+                f"{self.multiple})",
+            ]
+            where = find_masks(batch, images) if self.mask_key is None else None
+            if where is not None:
+                reasons.append(f"what the batch has at {where!r} kept its size (say mask_key=)")
             raise self.refuse(
-                f"the training step failed on images of {images.shape[2]} x {images.shape[3]} "
-                f"({one_line(error)}): the network must take images of any size, by a pooling "
-                "such as nn.AdaptiveAvgPool2d before its linear layers"
+                f"the training step failed on images of {size[0]} x {size[1]}, resized from "
+                f"{images.shape[2]} x {images.shape[3]}: {type(error).__name__}: "
+                f"{one_line(error).rstrip('.')}. If it runs at full size, maybe "
+                + "; or ".join(reasons)
             ) from error
 
     def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:

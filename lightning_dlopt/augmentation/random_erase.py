@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_dlopt.augmentation.images import check_images
+from lightning_dlopt.augmentation.images import check_images, check_value
 from lightning_dlopt.core.batch import Key, check_key, find_key, get_tensor, replace_fields
 from lightning_dlopt.core.batch_technique import BatchTechnique
 from lightning_dlopt.core.checks import check_number, check_range
@@ -59,13 +59,14 @@ def erase_boxes(images: Tensor, boxes: Tensor, value: float = 0.0) -> Tensor:
         images: ``(B, C, H, W)``, floats or uint8, on any device; stays as it is.
         boxes: ``(B, 4)`` integers: top, left, bottom, right, the last two excluded. An empty one
             (bottom no more than top) leaves its image as it is.
-        value: the color, in the images' units.
+        value: the color, in the images' units; a whole number for uint8.
 
     Returns:
         Images of the same shape, type, device and memory format.
 
     Raises:
-        ArgumentError: for images or boxes of another shape.
+        ArgumentError: for images or boxes of another shape; for a ``value`` that the images' type
+            can't hold.
         ArgumentTypeError: for images of another type of numbers.
 
     Example:
@@ -74,6 +75,7 @@ def erase_boxes(images: Tensor, boxes: Tensor, value: float = 0.0) -> Tensor:
                   [1., 0., 0.]]]])
     """
     check_images("erase_boxes", images)
+    check_value("erase_boxes", "value", value, images.dtype)
     if boxes.shape != (len(images), 4):
         raise ArgumentError(
             f"erase_boxes: boxes of shape {tuple(boxes.shape)} must be {(len(images), 4)}"
@@ -102,12 +104,13 @@ class RandomErase(BatchTechnique):
         probability: how often an image is changed, in [0, 1]. At 0 nothing is.
         area: least and most share of the image's area, in (0, 1].
         ratio: least and most height over width of the rectangle, above 0.
-        value: what it is painted with, in the units of the batch (after normalization).
+        value: what it is painted with, in the units of the batch (after normalization); a whole
+            number within 0 to 255 for uint8.
         input_key: where the images are in the batch: a position, a key, or a field's name.
 
     Raises:
         TechniqueError: in the first step, if the input is no batch of images ``(B, C, H, W)`` of
-            floats or uint8, or isn't found.
+            floats or uint8, or isn't found; if the type of the images can't hold ``value``.
 
     The checkpoint keeps the arguments.
 
@@ -137,6 +140,7 @@ class RandomErase(BatchTechnique):
     def change(self, batch: Any, generator: torch.Generator) -> Any:
         """Return the batch with rectangles painted over."""
         images = check_images(self, get_tensor(batch, "input", self.input_key, self))
+        check_value(self, "value", self.value, images.dtype)
         count, _, height, width = images.shape
         boxes = draw_boxes(
             count, height, width, area=self.area, ratio=self.ratio, generator=generator

@@ -1,12 +1,15 @@
 """Random flips, rotations, zooms and crops of a batch of images."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
 
 from lightning_dlopt.augmentation.geometry import Geometry, draw_geometry
-from lightning_dlopt.augmentation.images import check_images
+from lightning_dlopt.augmentation.images import check_images, check_value, find_masks
 from lightning_dlopt.augmentation.resampling import transform_images, transform_masks
 from lightning_dlopt.core.batch import Key, check_key, find_key, get_tensor, replace_fields
 from lightning_dlopt.core.batch_technique import BatchTechnique
@@ -39,8 +42,8 @@ class RandomGeometry(BatchTechnique):
         crop: most pixels by which the image is shifted along each axis, less than its height
             and its width.
         fill: the color of what lies outside the image, in the units of the batch (after
-            normalization); within 0 to 255 for uint8.
-        mask_fill: the value of what lies outside the mask.
+            normalization); a whole number within 0 to 255 for uint8.
+        mask_fill: the value of what lies outside the mask; whole for masks of integers.
         input_key: where the images are in the batch: a position, a key, or a field's name.
         mask_key: where masks are that must go along: ``(B, H, W)`` or ``(B, C, H, W)`` of any
             type, for which the nearest pixel is taken. None leaves everything else.
@@ -50,12 +53,18 @@ class RandomGeometry(BatchTechnique):
             floats or uint8, or isn't found; if the masks have another size; if the crop is as
             large as the image; if the type of the images or the masks can't hold their fill.
 
+    Warns:
+        UserWarning: once a run, if there is no ``mask_key`` and the batch's target or mask has the
+            images' height and width, as that of a segmentation.
+
     The checkpoint keeps the arguments.
 
     Example:
         >>> RandomGeometry(flip=0.5, rotation=10, scale=(0.9, 1.1))
         RandomGeometry(flip=0.5, rotation=10.0, scale=[0.9, 1.1])
     """
+
+    _has_warned = False
 
     def __init__(
         self,
@@ -103,6 +112,7 @@ class RandomGeometry(BatchTechnique):
     def change(self, batch: Any, generator: torch.Generator) -> Any:
         """Return the batch with its images, and its masks, moved."""
         images = check_images(self, get_tensor(batch, "input", self.input_key, self))
+        check_value(self, "fill", self.fill, images.dtype)
         size = images.shape[2:]
         if self.crop >= min(size):
             raise ArgumentError(
@@ -121,5 +131,25 @@ class RandomGeometry(BatchTechnique):
                     f"RandomGeometry: masks of shape {tuple(masks.shape)} don't fit images of "
                     f"{tuple(images.shape)}"
                 )
+            check_value(self, "mask_fill", self.mask_fill, masks.dtype)
             changes[self.mask_key] = transform_masks(masks, geometry, self.mask_fill)
+        else:
+            self._look_for_masks(batch, images)
         return replace_fields(batch, changes)
+
+    def _look_for_masks(self, batch: Any, images: Tensor) -> None:
+        if self._has_warned:
+            return
+        where = find_masks(batch, images)
+        if where is not None:
+            self._has_warned = True
+            warnings.warn(
+                f"{self!r} moves the images and not what the batch has at {where!r}, which has "
+                f"their height and width: if it belongs to their pixels, say mask_key={where!r}",
+                stacklevel=2,
+            )
+
+    def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go around the training step, and look out for masks anew."""
+        self._has_warned = False
+        super().prepare(trainer, pl_module)

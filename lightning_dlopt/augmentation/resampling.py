@@ -5,8 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lightning_dlopt.augmentation.geometry import Geometry, source_positions
-from lightning_dlopt.augmentation.images import check_images
-from lightning_dlopt.core.checks import check_number
+from lightning_dlopt.augmentation.images import check_images, check_value
 from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError
 
 #: What some images may take while they are computed. It stays in the processor's cache, and to
@@ -24,7 +23,7 @@ def transform_images(images: Tensor, geometry: Geometry, fill: float = 0.0) -> T
     Args:
         images: ``(B, C, H, W)``, floats or uint8, on any device; stay as they are.
         geometry: what is done to each; on the CPU.
-        fill: the color of what lies outside, in the images' units.
+        fill: the color of what lies outside, in the images' units; a whole number for uint8.
 
     Returns:
         New images of the same shape, type, device and memory format; uint8 is rounded.
@@ -147,9 +146,4 @@ def _check_fit(owner: str, images: Tensor, geometry: Geometry, fill: float) -> N
         raise ArgumentError(
             f"{owner}: a geometry of {len(geometry.top)} images doesn't fit {len(images)}"
         )
-    limits: tuple[float, float] = (0, 1)
-    if images.dtype != torch.bool:
-        real = images.dtype.is_floating_point or images.dtype.is_complex
-        info = torch.finfo(images.dtype) if real else torch.iinfo(images.dtype)
-        limits = (info.min, info.max)
-    check_number(f"{owner} of {images.dtype}", "fill", fill, f"[{limits[0]}, {limits[1]}]")
+    check_value(owner, "fill", fill, images.dtype)

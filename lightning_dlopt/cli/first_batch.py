@@ -1,7 +1,7 @@
 """What a run's augmentation makes of its first training batch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from lightning_dlopt.cli.image_page import Row
 from lightning_dlopt.core.batch import find_key, get_field, get_tensor
 from lightning_dlopt.core.batch_technique import BatchTechnique
 from lightning_dlopt.core.errors import TechniqueError
+from lightning_dlopt.core.global_generators import kept_generators
 from lightning_dlopt.data import ResumableLoader
 
 
@@ -24,6 +25,10 @@ def in_order(techniques: Sequence[BatchTechnique]) -> list[BatchTechnique]:
 class Preview:
     """What a run does to its first training batch.
 
+    A loader of another kind than this package's gives its batch once, so that whatever is made of
+    it has the same samples; and with the generators as they are, so that it has them also without
+    the ``train_transform``.
+
     Attributes:
         datamodule: the run's data, set up.
         techniques: those that change batches, in their order of work.
@@ -33,6 +38,7 @@ class Preview:
     datamodule: Any
     techniques: list[BatchTechnique]
     overfits: bool = False
+    _taken: dict[bool, Any] = field(default_factory=dict, repr=False)
 
     def original(self) -> Any:
         """Return the first batch without the DataModule's ``train_transform``."""
@@ -49,7 +55,7 @@ class Preview:
         """Return the batch that the training step gets, and each sample's labels if they change.
 
         With ``draws=0`` that is the first step's; with others the same samples have the draws of
-        another batch and epoch.
+        another batch and epoch. What the data of a loader of another kind draw themselves stays.
         """
         batch, shares = self._batch(draws), None
         for technique in self.techniques:
@@ -65,7 +71,11 @@ class Preview:
         return get_tensor(batch, "input", key, "dlopt preview")
 
     def labels_of(self, batch: Any, shares: list[dict[int, float]] | None = None) -> list[str]:
-        """Return each sample's labels as text, with their shares if there are several."""
+        """Return each sample's labels as text, with their shares if there are several.
+
+        Floats are shown as they are: one value for each sample, or several that are no shares.
+        Targets of other shapes, such as masks, have no text.
+        """
         if shares is None:
             keys = [getattr(one, "target_key", None) for one in self.techniques]
             key = next((key for key in keys if key is not None), None)
@@ -75,10 +85,14 @@ class Preview:
                 return []
             if not isinstance(targets, Tensor) or targets.dim() not in (1, 2):
                 return []
-            if targets.dim() == 1:
+            if targets.dim() == 1 or targets.shape[1] == 1:
+                if targets.is_floating_point():
+                    return [_number(value) for value in targets.flatten().tolist()]
                 shares = [{int(target): 1.0} for target in targets]
-            else:
+            elif bool(((targets >= 0) & (targets <= 1)).all()):
                 shares = [dict(enumerate(map(float, row))) for row in targets]
+            else:
+                return [", ".join(map(_number, row)) for row in targets.tolist()]
         return [self._label(share) for share in shares]
 
     def _label(self, shares: dict[int, float]) -> str:
@@ -94,11 +108,37 @@ class Preview:
         return " + ".join(f"{name} · {share:.2f}" for name, share in shown)
 
     def _batch(self, draws: int) -> Any:
-        loader = self.datamodule.train_dataloader()
-        if isinstance(loader, ResumableLoader):
-            loader.shuffle = loader.shuffle and not self.overfits
-            return loader.first_batch(draws)
+        is_plain = getattr(self.datamodule, "train_transform", None) is None
+        if is_plain in self._taken:
+            return self._taken[is_plain]
+        with kept_generators(torch.device("cpu")):
+            loader = self.datamodule.train_dataloader()
+            if isinstance(loader, ResumableLoader):
+                loader.shuffle = loader.shuffle and not self.overfits
+                return loader.first_batch(draws)
+            batch = self._taken[is_plain] = _first_of(loader)
+        return batch
+
+
+def _first_of(loader: Any) -> Any:
+    own = getattr(loader, "generator", None)
+    if not isinstance(own, torch.Generator):
         return next(iter(loader))
+    state = own.get_state()
+    try:
+        return next(iter(loader))
+    finally:
+        own.set_state(state)
+
+
+def _number(value: float) -> str:
+    """Return a number with three digits, or more before the point.
+
+    Example:
+        >>> _number(0.51234), _number(-12345.6), _number(7)
+        ('0.512', '-12346', '7')
+    """
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def displayed(images: Tensor, original: Tensor, datamodule: Any) -> Tensor:

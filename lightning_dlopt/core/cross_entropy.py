@@ -54,7 +54,12 @@ class CatchCrossEntropy(TorchFunctionMode):
 
     What can't be seen: a cross-entropy within what ``torch.compile`` compiled (some backends, such
     as ``"eager"``, still call the function; most don't) or ``torch.jit`` scripted, or written
-    out by hand (``log_softmax`` and a gather).
+    out by hand (``log_softmax`` and a gather), or in an activation checkpoint of
+    ``torch.utils.checkpoint`` with ``use_reentrant=True``, whose forward pass has no gradient.
+    One in a checkpoint with ``use_reentrant=False`` is seen, and refused: the backward pass
+    computes it once more, outside of the block. (It is known by the hooks on saved tensors; if
+    others come in between, such as ``save_on_cpu`` within the checkpoint, torch is left to find
+    the difference.)
 
     Catchers may be nested: ``replace`` runs outside of its own, so a cross-entropy that it computes
     is seen by the next one around. What the innermost returns is what the caller gets.
@@ -69,7 +74,8 @@ class CatchCrossEntropy(TorchFunctionMode):
         passed: names of losses of other kinds that went by and have a gradient.
 
     Raises:
-        TechniqueError: if ``nll_loss`` is given what aren't log-probabilities.
+        TechniqueError: if ``nll_loss`` is given what aren't log-probabilities; if the cross-entropy
+            is within an activation checkpoint.
 
     Example:
         >>> def doubled(logits, target, **options):
@@ -101,6 +107,12 @@ class CatchCrossEntropy(TorchFunctionMode):
         elif func is functional.cross_entropy or func is functional.nll_loss:
             logits, target, options = read_arguments(*args, **kwargs or {})
             if logits.requires_grad and torch.is_grad_enabled():
+                if in_activation_checkpoint():
+                    raise TechniqueError(
+                        "the training step computes a cross-entropy within torch.utils.checkpoint, "
+                        "which computes it again in the backward pass, where it can't be replaced: "
+                        "checkpoint the network, and compute the loss outside"
+                    )
                 if func is functional.nll_loss:
                     self._check_log_probabilities(logits)
                 self.caught += 1
@@ -122,6 +134,22 @@ class CatchCrossEntropy(TorchFunctionMode):
                 "(log_softmax of logits), so it isn't a cross-entropy"
             )
         self._nll_is_checked = True
+
+
+def in_activation_checkpoint() -> bool:
+    """Return whether ``torch.utils.checkpoint`` is about to drop what is saved for a gradient.
+
+    Example:
+        >>> in_activation_checkpoint()
+        False
+    """
+    # there is no public way to ask; where this fails, torch finds other tensors and raises
+    ask = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    try:
+        hooks = None if ask is None else ask(True)
+    except TypeError:
+        return False
+    return hooks is not None and getattr(hooks[0], "__module__", "") == "torch.utils.checkpoint"
 
 
 def read_arguments(

@@ -7,13 +7,11 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tv  # type: ignore[import-untyped]
 
 from lightning_dlopt import (
-    MLP,
     ArgumentError,
     ConvNet,
     ImageClassifier,
     NoEffectWarning,
     ProgressiveResize,
-    TechniqueError,
     TensorLoader,
     keyed_generator,
     resize_images,
@@ -138,11 +136,6 @@ def test_masks_follow_their_images() -> None:
         technique.change({**batch, "mask": masks[:, 1:]}, keyed_generator(0))
     with pytest.raises(ArgumentError, match="mask_key='mask' isn't in the batch"):
         technique.change({"image": batch["image"]}, keyed_generator(0))
-
-
-def test_a_network_that_takes_one_size_only_is_refused_before_its_first_step() -> None:
-    with pytest.raises(TechniqueError, match=r"failed on images of 4 x 3 .*AdaptiveAvgPool2d"):
-        fit(ProgressiveResize(), MLP([48, 3]))
 
 
 def test_a_span_longer_than_the_run_is_refused() -> None:

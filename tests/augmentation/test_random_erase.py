@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from lightning_dlopt import RandomErase, draw_boxes, erase_boxes, keyed_generator
+from lightning_dlopt import (
+    RandomErase,
+    TechniqueError,
+    draw_boxes,
+    erase_boxes,
+    keyed_generator,
+)
 
 
 def draw(count: int, height: int = 24, width: int = 16, **arguments: Any) -> Tensor:
@@ -96,3 +102,22 @@ def test_other_inputs_are_refused(images: Tensor, message: str) -> None:
 def test_boxes_of_another_count_are_refused() -> None:
     with pytest.raises(ValueError, match=r"boxes of shape \(2, 4\) must be \(3, 4\)"):
         erase_boxes(torch.zeros(3, 1, 4, 4), torch.zeros(2, 4, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "message"),
+    [
+        (torch.uint8, 300.0, r"value=300.0 is not in \[0, 255\]"),
+        (torch.uint8, -1.0, r"value=-1.0 is not in \[0, 255\]"),
+        (torch.uint8, 0.5, "value=0.5 must be a whole number"),
+        (torch.float16, 1e6, r"value=1000000.0 is not in \["),
+    ],
+)
+def test_a_value_that_the_type_cannot_hold_is_refused(
+    kind: torch.dtype, value: float, message: str
+) -> None:
+    images, boxes = torch.zeros(2, 1, 4, 4, dtype=kind), torch.tensor([[0, 0, 2, 2]] * 2)
+    with pytest.raises(ValueError, match=rf"erase_boxes of {kind}: {message}"):
+        erase_boxes(images, boxes, value)
+    with pytest.raises(TechniqueError, match=rf"RandomErase of {kind}: {message}"):
+        RandomErase(1.0, value=value).changed((images, boxes), keyed_generator(0))

@@ -1,5 +1,6 @@
 """What is drawn, and which fields of a batch are moved."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -135,6 +136,38 @@ def test_masks_go_along_and_the_rest_stays(layers: tuple[int, ...]) -> None:
     assert torch.equal(pair[1], moved["mask"])
 
 
+MASKED: list[tuple[Any, Any]] = [
+    ((torch.zeros(2, 1, 5, 4), torch.zeros(2, 5, 4)), 1),
+    ((torch.zeros(2, 1, 5, 4), torch.zeros(2), torch.zeros(2, 3, 5, 4)), 2),
+    ({"image": torch.zeros(2, 1, 5, 4), "labels": torch.zeros(2, 5, 4)}, "labels"),
+    ({"image": torch.zeros(2, 1, 5, 4), "mask": torch.zeros(2, 5, 4)}, "mask"),
+]
+UNMASKED: list[Any] = [
+    (torch.zeros(5, 1, 5, 4), torch.zeros(5, 4)),  # soft labels of four classes
+    (torch.zeros(2, 1, 5, 4), torch.zeros(2, 4, 5)),
+    {"image": torch.zeros(2, 1, 5, 4), "names": ["a", "b"]},
+    [torch.zeros(2, 1, 5, 4)],
+]
+
+
+@pytest.mark.parametrize(("batch", "key"), MASKED)
+def test_masks_that_do_not_go_along_are_told_once(batch: Any, key: Any) -> None:
+    technique = RandomGeometry(1.0)
+    with pytest.warns(UserWarning, match=f"say mask_key={key!r}"):
+        technique.change(batch, keyed_generator(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        technique.change(batch, keyed_generator(0))
+        RandomGeometry(1.0, mask_key=key).change(batch, keyed_generator(0))
+
+
+@pytest.mark.parametrize("batch", UNMASKED)
+def test_without_masks_nothing_is_told(batch: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        RandomGeometry(1.0).change(batch, keyed_generator(0))
+
+
 @pytest.mark.parametrize(
     ("technique", "batch", "message"),
     [
@@ -155,6 +188,16 @@ def test_masks_go_along_and_the_rest_stays(layers: tuple[int, ...]) -> None:
             RandomGeometry(1.0, fill=300),
             (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), 0),
             r"uint8: fill=300\.0 is not in \[0, 255\]",
+        ),
+        (
+            RandomGeometry(1.0, fill=0.5),
+            (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), 0),
+            r"uint8: fill=0\.5 must be a whole number",
+        ),
+        (
+            RandomGeometry(1.0, mask_fill=-0.5, mask_key=1),
+            (torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4, dtype=torch.int64)),
+            r"int64: mask_fill=-0\.5 must be a whole number",
         ),
     ],
 )

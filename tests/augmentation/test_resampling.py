@@ -189,6 +189,22 @@ def test_a_fill_that_the_type_cannot_hold_is_refused(kind: torch.dtype, fill: fl
         transform_masks(torch.zeros(2, 4, 4, dtype=kind), draw(2), fill)
 
 
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int64, torch.bool])
+def test_a_fill_between_two_whole_numbers_is_refused_for_integers(kind: torch.dtype) -> None:
+    with pytest.raises(ValueError, match=f"of {kind}: fill=0.5 must be a whole number"):
+        transform_masks(torch.zeros(2, 4, 4, dtype=kind), draw(2), 0.5)
+    for fill in (0.0, 1.0):
+        moved = transform_masks(torch.zeros(2, 4, 4, dtype=kind), draw(2), fill)
+        assert moved.dtype == kind
+
+
+def test_a_fill_above_the_largest_integer_is_refused() -> None:
+    masks = torch.zeros(2, 4, 4, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"fill=9\.22337"):
+        transform_masks(masks, draw(2), 2.0**63)  # as a float it is equal to the largest one
+    assert transform_masks(masks, draw(2), -(2.0**63)).dtype == torch.int64
+
+
 def test_other_masks_and_other_counts_are_refused() -> None:
     with pytest.raises(ValueError, match=r"masks of shape \(2, 4\) must be \(B, H, W\)"):
         transform_masks(torch.zeros(2, 4), draw(2))

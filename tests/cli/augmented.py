@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_dlopt import ImageClassifier, TensorLoader
 from lightning_dlopt.core.batch_technique import BatchTechnique
@@ -63,3 +64,35 @@ class Anything(LightningDataModule):
 
     def train_dataloader(self) -> TensorLoader:
         return TensorLoader(self.inputs, torch.arange(12) % 3, batch_size=12)
+
+
+class Shuffles(LightningDataModule):
+    """Data of a stranger in a shuffling loader of torch; sample ``i`` is an image of ``i``.
+
+    Args:
+        target: of each of the 64 samples.
+        own: whether the loader has a generator of its own, else the global one.
+        transformed: whether there is a ``train_transform``.
+    """
+
+    def __init__(self, target: Tensor, own: bool = False, transformed: bool = False) -> None:
+        super().__init__()
+        self.target = target
+        self.generator = torch.Generator().manual_seed(1) if own else None
+        if transformed:
+            self.train_transform = torch.neg
+
+    def _collate(self, samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        images, target = map(torch.stack, zip(*samples, strict=True))
+        transform = getattr(self, "train_transform", None)
+        return (images if transform is None else transform(images)), target
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        images = torch.arange(64.0).view(64, 1, 1, 1).expand(64, 1, 4, 4)
+        return DataLoader(
+            TensorDataset(images, self.target),
+            batch_size=8,
+            shuffle=True,
+            generator=self.generator,
+            collate_fn=self._collate,
+        )

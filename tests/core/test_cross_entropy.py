@@ -1,10 +1,13 @@
 import threading
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from lightning_dlopt.core import TechniqueError
 from lightning_dlopt.core.cross_entropy import (
@@ -142,6 +145,45 @@ def test_a_compiled_network_is_compiled_once() -> None:
     assert frames <= 2  # once with the catcher around it, once without
 
 
+WEIGHTS = torch.randn(4, 3, generator=GENERATOR, requires_grad=True)
+INPUTS = torch.randn(5, 4, generator=GENERATOR, requires_grad=True)
+
+
+def product(inputs: Tensor) -> Tensor:
+    return inputs @ WEIGHTS
+
+
+def loss_of_product(inputs: Tensor) -> Tensor:
+    return functional.cross_entropy(product(inputs), HARD)
+
+
+@pytest.mark.parametrize("around", [nullcontext, torch.autograd.graph.save_on_cpu])
+def test_a_loss_within_an_activation_checkpoint_is_refused(around: Any) -> None:
+    with (
+        around(),
+        CatchCrossEntropy(smoothed),
+        pytest.raises(TechniqueError, match="compute the loss outside"),
+    ):
+        checkpoint(loss_of_product, INPUTS, use_reentrant=False)
+    # the gradient of what trains nothing isn't asked for
+    with CatchCrossEntropy(smoothed) as catcher, torch.no_grad():
+        checkpoint(loss_of_product, INPUTS, use_reentrant=False)
+    assert catcher.caught == 0
+
+
+@pytest.mark.parametrize("around", [nullcontext, torch.autograd.graph.save_on_cpu])
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_loss_of_a_checkpointed_network_is_caught(around: Any, reentrant: bool) -> None:
+    with around(), CatchCrossEntropy(smoothed) as catcher:
+        logits = checkpoint(product, INPUTS, use_reentrant=reentrant)
+        loss = functional.cross_entropy(logits, HARD)
+    assert catcher.caught == 1
+    loss.backward()
+    found, WEIGHTS.grad, INPUTS.grad = WEIGHTS.grad, None, None
+    (expected,) = torch.autograd.grad(smoothed(product(INPUTS), HARD), [WEIGHTS])
+    torch.testing.assert_close(found, expected)
+
+
 def loss_of(logits: Tensor, target: Tensor) -> Tensor:
     return functional.cross_entropy(logits, target)
 
@@ -156,6 +198,7 @@ def by_hand(logits: Tensor, target: Tensor) -> Tensor:
         lambda: torch.jit.script(loss_of),
         lambda: torch.compile(loss_of, backend="aot_eager"),
         lambda: by_hand,
+        lambda: partial(checkpoint, loss_of, use_reentrant=True),
     ],
 )
 def test_what_cannot_be_seen(make: Any) -> None:
