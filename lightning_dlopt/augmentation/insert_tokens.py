@@ -123,8 +123,8 @@ class InsertTokens(TokenTechnique):
     protected token: a [CLS] stays first and a [SEP] last, and without protected tokens the first
     token stays the first. The batch doesn't grow: in a sequence with less padding than new tokens,
     those that don't fit are left out, evenly spread, and a full one stays as it is. Where batches
-    are made of sequences of about one length, as by ``group_by_length``, there is hardly any padding:
-    then far fewer than ``rate`` are inserted, of 10% as few as 1%. To make room, say
+    are made of sequences of about one length, as by ``group_by_length``, there is hardly any
+    padding: then far fewer than ``rate`` are inserted, of 10% as few as 1%. To make room, say
     ``group_by_length=False``, or put :class:`DeleteTokens` or :class:`CropTokens` before. Where no
     sequence of the first epoch has room, there is a NoEffectWarning.
 

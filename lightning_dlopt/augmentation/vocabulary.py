@@ -137,10 +137,7 @@ class Synonyms:
         """Return a random synonym of each token, ``(N,)``, or the token if it has none."""
         draws = torch.rand(len(tokens), generator=generator).to(tokens.device)
         if self._tensors[0].device != tokens.device:
-            self.ids = torch.tensor(
-                [token for token, others in table.items() if set(others) != {token}]
-            )
-        self._tensors = [one.to(tokens.device) for one in self._tensors]
+            self._tensors = [one.to(tokens.device) for one in self._tensors]
         first, count, flat = self._tensors
         # the last row is for all ids that are beyond the table
         row = tokens.long().clamp(max=len(first) - 1)
