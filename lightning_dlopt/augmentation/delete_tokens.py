@@ -10,13 +10,13 @@ from lightning_dlopt.augmentation.tokens import (
     EditedTokens,
     Sequences,
     any_in_row,
+    check_rate,
     chosen,
     draw_bits,
     edit_tokens,
     may_skip,
 )
 from lightning_dlopt.core.batch import Key
-from lightning_dlopt.core.checks import check_number
 
 
 def delete(sequences: Sequences, rate: float, generator: torch.Generator) -> Sequences:
@@ -45,7 +45,7 @@ def delete_tokens(
 
     Args:
         tokens: ``(B, L)``, int32 or int64, padded on the right; stays as it is.
-        rate: how probably each token is left out, in (0, 1].
+        rate: how probably each token is left out, in [1/32768, 1], in steps of 1/32768.
         generator: what the draws come from, on the CPU.
         pad_id: the id of padding.
         protected_ids: ids that stay.
@@ -61,7 +61,7 @@ def delete_tokens(
         >>> delete_tokens(tokens, 0.5, generator=generator, protected_ids=(1, 2))
         EditedTokens(tokens=tensor([[1, 8, 2, 0, 0, 0, 0]]), lengths=tensor([3]))
     """
-    check_number("delete_tokens", "rate", rate, "(0, 1]")
+    check_rate("delete_tokens", rate, "(0, 1]")
     edits = [lambda sequences: delete(sequences, rate, generator)]
     return edit_tokens(tokens, edits, pad_id=pad_id, protected_ids=protected_ids, lengths=lengths)
 
@@ -77,7 +77,8 @@ class DeleteTokens(TokenTechnique):
     training; we edit tokens, and anew in every batch.
 
     Args:
-        rate: how probably a token is left out, in [0, 1]. At 0 nothing is.
+        rate: how probably a token is left out, 0 (nothing is) or in [1/32768, 1],
+            in steps of 1/32768.
         pad_id: see :class:`TokenTechnique`, as for those below.
         protected_ids: ids of tokens that stay, such as those of [CLS] and [SEP].
         padding_side: ``"right"`` or ``"left"``.
@@ -107,7 +108,7 @@ class DeleteTokens(TokenTechnique):
         lengths_key: Key | None = "auto",
         ignore: Sequence[Key] = (),
     ) -> None:
-        self.rate = check_number(self, "rate", rate, "[0, 1]")
+        self.rate = check_rate(self, rate, "[0, 1]")
         self.set_tokens(
             pad_id, protected_ids, padding_side, input_key, mask_key, lengths_key, ignore
         )

@@ -9,6 +9,8 @@ from lightning_dlopt.augmentation.token_technique import TokenTechnique
 from lightning_dlopt.augmentation.tokens import (
     EditedTokens,
     Sequences,
+    any_in_row,
+    check_rate,
     chosen,
     draw_bits,
     edit_tokens,
@@ -18,7 +20,6 @@ from lightning_dlopt.augmentation.tokens import (
 )
 from lightning_dlopt.augmentation.vocabulary import Vocabulary, shortened
 from lightning_dlopt.core.batch import Key
-from lightning_dlopt.core.checks import check_number
 
 
 def insert(
@@ -91,7 +92,7 @@ def insert_tokens(
 
     Args:
         tokens: ``(B, L)``, int32 or int64, padded on the right; stays as it is.
-        rate: how probably a new token follows each token, in (0, 1].
+        rate: how probably a new token follows each token, in [1/32768, 1], in steps of 1/32768.
         generator: what the draws come from, on the CPU.
         vocab_size: new tokens are drawn evenly from the ids below it,
         frequencies: or by these weights, one for each id from 0 on.
@@ -109,7 +110,7 @@ def insert_tokens(
         >>> insert_tokens(tokens, 0.5, generator=generator, vocab_size=9, protected_ids=(1, 2))
         EditedTokens(tokens=tensor([[1, 5, 6, 6, 7, 4, 2]]), lengths=tensor([7]))
     """
-    check_number("insert_tokens", "rate", rate, "(0, 1]")
+    check_rate("insert_tokens", rate, "(0, 1]")
     vocabulary = Vocabulary("insert_tokens", vocab_size, frequencies, (pad_id, *protected_ids))
     edits = [lambda sequences: insert(sequences, rate, vocabulary, generator)]
     return edit_tokens(tokens, edits, pad_id=pad_id, protected_ids=protected_ids, lengths=lengths)
@@ -121,7 +122,14 @@ class InsertTokens(TokenTechnique):
     After each token there is a new one with the probability ``rate``, but not after padding or a
     protected token: a [CLS] stays first and a [SEP] last, and without protected tokens the first
     token stays the first. The batch doesn't grow: in a sequence with less padding than new tokens,
-    those that don't fit are left out, evenly spread, and a full one stays as it is.
+    those that don't fit are left out, evenly spread, and a full one stays as it is. Where batches
+    are made of sequences of about one length, as by ``group_by_length``, there is hardly any
+    padding: then far fewer than ``rate`` are inserted, of 10% as few as 1%. To make room, say
+    ``group_by_length=False``, or put :class:`DeleteTokens` or :class:`CropTokens` before. Where no
+    sequence of the first epoch has room, there is a NoEffectWarning.
+
+    With padding on the left all is mirrored: the new token comes before a token, the last one
+    stays the last, and without protected tokens the first may be a new one.
 
     Source: J. Wei, K. Zou, EDA: Easy Data Augmentation Techniques for Boosting Performance on
     Text Classification Tasks, 2019, arXiv:1901.11196 (random insertion, there of synonyms of the
@@ -130,7 +138,8 @@ class InsertTokens(TokenTechnique):
     latter replaces with.
 
     Args:
-        rate: how probably a new token follows a token, in [0, 1]. At 0 none does.
+        rate: how probably a new token follows a token, 0 (none does) or in [1/32768, 1],
+            in steps of 1/32768.
         vocab_size: new tokens are drawn evenly from the ids below it; one of this and the next
             is needed.
         frequencies: or by these weights, one for each id from 0 on: a list or a tensor.
@@ -166,7 +175,7 @@ class InsertTokens(TokenTechnique):
         lengths_key: Key | None = "auto",
         ignore: Sequence[Key] = (),
     ) -> None:
-        self.rate = check_number(self, "rate", rate, "[0, 1]")
+        self.rate = check_rate(self, rate, "[0, 1]")
         self.set_tokens(
             pad_id, protected_ids, padding_side, input_key, mask_key, lengths_key, ignore
         )
@@ -180,6 +189,19 @@ class InsertTokens(TokenTechnique):
     def check_values(self, sequences: Sequences) -> None:
         """Refuse ids that the vocabulary hasn't."""
         self._vocabulary.check(self, sequences)
+
+    def hindrance(self, sequences: Sequences) -> str | None:
+        """Return why nothing can be inserted into these sequences, or None if it can."""
+        if why := super().hindrance(sequences):
+            return why
+        if bool(
+            (any_in_row(sequences.editable) & (sequences.lengths < sequences.tokens.shape[1])).any()
+        ):
+            return None
+        return (
+            "no sequence has padding that would make room: say group_by_length=False, or put "
+            "DeleteTokens or CropTokens before"
+        )
 
     def edit(self, sequences: Sequences, generator: torch.Generator) -> Sequences:
         """Return sequences with new tokens in between."""

@@ -9,6 +9,7 @@ from lightning_dlopt.augmentation.token_technique import TokenTechnique
 from lightning_dlopt.augmentation.tokens import (
     EditedTokens,
     Sequences,
+    check_rate,
     chosen,
     draw_bits,
     edit_tokens,
@@ -21,7 +22,7 @@ from lightning_dlopt.augmentation.vocabulary import (
     shortened,
 )
 from lightning_dlopt.core.batch import Key
-from lightning_dlopt.core.checks import check_number, owner_name
+from lightning_dlopt.core.checks import owner_name
 from lightning_dlopt.core.errors import ArgumentError
 
 
@@ -65,6 +66,15 @@ def make_source(
                 f"{owner_name(owner)}: synonyms={shortened(synonyms)!r} has for {token} the id "
                 f"{found.pop()}, which is the padding or protected"
             )
+    if set(table) <= set(spared):
+        raise ArgumentError(
+            f"{owner_name(owner)}: synonyms={shortened(synonyms)!r} has only tokens that are "
+            f"padding or protected, {sorted(table)}, and stay as they are"
+        )
+    if all(set(others) == {token} for token, others in table.items()):
+        raise ArgumentError(
+            f"{owner_name(owner)}: synonyms={shortened(synonyms)!r} has for each token only itself"
+        )
     return Synonyms(table)
 
 
@@ -84,7 +94,7 @@ def replace_tokens(
 
     Args:
         tokens: ``(B, L)``, int32 or int64, padded on the right; stays as it is.
-        rate: how probably each token is replaced, in (0, 1].
+        rate: how probably each token is replaced, in [1/32768, 1], in steps of 1/32768.
         generator: what the draws come from, on the CPU.
         vocab_size: new tokens are drawn evenly from the ids below it (now and then, the old one),
         frequencies: or by these weights, one for each id from 0 on,
@@ -99,7 +109,7 @@ def replace_tokens(
         >>> replace_tokens(tokens, 1.0, generator=generator, synonyms={5: [8, 9], 7: [4]}).tokens
         tensor([[1, 9, 6, 4, 8, 2, 0]])
     """
-    check_number("replace_tokens", "rate", rate, "(0, 1]")
+    check_rate("replace_tokens", rate, "(0, 1]")
     spared = (pad_id, *protected_ids)
     source = make_source("replace_tokens", vocab_size, frequencies, synonyms, spared)
     edits = [lambda sequences: replace(sequences, rate, source, generator)]
@@ -119,12 +129,13 @@ class ReplaceTokens(TokenTechnique):
     probability ``rate``, each occurrence by a synonym of its own. A synonym is a single token.
 
     Args:
-        rate: how probably a token is replaced, in [0, 1]. At 0 none is.
+        rate: how probably a token is replaced, 0 (none is) or in [1/32768, 1],
+            in steps of 1/32768.
         vocab_size: new tokens are drawn evenly from the ids below it, the old one included; one of
             this and the next two is needed.
         frequencies: or by these weights, one for each id from 0 on: a list or a tensor.
         synonyms: or evenly from the list that this table has for a token; tokens that have no
-            synonyms stay.
+            synonyms stay. Keys may be strings of digits, as in JSON.
         pad_id: see :class:`TokenTechnique`, as for those below. It is never drawn.
         protected_ids: ids that stay and are never drawn, such as those of [CLS] and [SEP].
         padding_side: ``"right"`` or ``"left"``.
@@ -160,12 +171,12 @@ class ReplaceTokens(TokenTechnique):
         lengths_key: Key | None = "auto",
         ignore: Sequence[Key] = (),
     ) -> None:
-        self.rate = check_number(self, "rate", rate, "[0, 1]")
+        self.rate = check_rate(self, rate, "[0, 1]")
         self.set_tokens(
             pad_id, protected_ids, padding_side, input_key, mask_key, lengths_key, ignore
         )
         self.vocab_size, self.frequencies = vocab_size, shortened(frequencies)
-        self.synonyms = shortened(synonyms)
+        self.synonyms = shortened(None if synonyms is None else check_synonyms(self, synonyms))
         self._source = make_source(self, vocab_size, frequencies, synonyms, self.spared)
 
     def neutral(self) -> str | None:
@@ -176,6 +187,16 @@ class ReplaceTokens(TokenTechnique):
         """Refuse ids that the vocabulary hasn't."""
         if isinstance(self._source, Vocabulary):
             self._source.check(self, sequences)
+
+    def hindrance(self, sequences: Sequences) -> str | None:
+        """Return why nothing can be replaced in these sequences, or None if it can."""
+        if why := super().hindrance(sequences):
+            return why
+        if isinstance(self._source, Synonyms):
+            ids = sequences.tokens[sequences.editable]
+            if not bool(torch.isin(ids, self._source.ids.to(ids)).any()):
+                return "no token that occurs has synonyms"
+        return None
 
     def edit(self, sequences: Sequences, generator: torch.Generator) -> Sequences:
         """Return sequences in which some tokens are replaced."""

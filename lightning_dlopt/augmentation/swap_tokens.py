@@ -9,13 +9,13 @@ from lightning_dlopt.augmentation.token_technique import TokenTechnique
 from lightning_dlopt.augmentation.tokens import (
     EditedTokens,
     Sequences,
+    check_rate,
     chosen,
     draw_bits,
     edit_tokens,
     find,
 )
 from lightning_dlopt.core.batch import Key
-from lightning_dlopt.core.checks import check_number
 
 
 def draw_pairs(editable: Tensor, rate: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -23,7 +23,7 @@ def draw_pairs(editable: Tensor, rate: float, generator: torch.Generator) -> tup
 
     Args:
         editable: ``(B, L)``, true where a token may be drawn.
-        rate: how probably each is, in (0, 1].
+        rate: how probably each is, in [1/32768, 1], in steps of 1/32768.
         generator: what the draws come from, on the CPU.
 
     Returns:
@@ -87,7 +87,7 @@ def swap_tokens(
         >>> swap_tokens(tokens, 1.0, generator=generator, protected_ids=(1, 2)).tokens
         tensor([[1, 8, 7, 6, 5, 2, 0]])
     """
-    check_number("swap_tokens", "rate", rate, "(0, 1]")
+    check_rate("swap_tokens", rate, "(0, 1]")
     edits = [lambda sequences: swap(sequences, rate, generator)]
     return edit_tokens(tokens, edits, pad_id=pad_id, protected_ids=protected_ids, lengths=lengths)
 
@@ -104,7 +104,8 @@ class SwapTokens(TokenTechnique):
     the other, of which a later one may undo an earlier; our pairs have no token in common.
 
     Args:
-        rate: how probably a token takes part, in [0, 1]. At 0 none does.
+        rate: how probably a token takes part, 0 (none does) or in [1/32768, 1],
+            in steps of 1/32768.
         pad_id: see :class:`TokenTechnique`, as for those below.
         protected_ids: ids of tokens that stay where they are, such as those of [CLS] and [SEP].
         padding_side: ``"right"`` or ``"left"``.
@@ -134,7 +135,7 @@ class SwapTokens(TokenTechnique):
         lengths_key: Key | None = "auto",
         ignore: Sequence[Key] = (),
     ) -> None:
-        self.rate = check_number(self, "rate", rate, "[0, 1]")
+        self.rate = check_rate(self, rate, "[0, 1]")
         self.set_tokens(
             pad_id, protected_ids, padding_side, input_key, mask_key, lengths_key, ignore
         )
@@ -142,6 +143,12 @@ class SwapTokens(TokenTechnique):
     def neutral(self) -> str | None:
         """Return why there is nothing to do, if the rate is 0."""
         return "rate is 0" if self.rate == 0 else None
+
+    def hindrance(self, sequences: Sequences) -> str | None:
+        """Return why nothing can be swapped in these sequences, or None if it can."""
+        if bool((sequences.editable.sum(1) > 1).any()):
+            return None
+        return "no sequence has two tokens that may be edited: the rest is padding or protected"
 
     def edit(self, sequences: Sequences, generator: torch.Generator) -> Sequences:
         """Return sequences in which some tokens have changed places."""

@@ -30,6 +30,7 @@ class TokenFields:
         given_mask: ``(B, L)``, as the batch has it.
         lengths_key: where the lengths are, if there are some.
         given_lengths: ``(B,)``, as the batch has them.
+        further: those that stay as they are, if they could go out of line.
     """
 
     key: Key
@@ -38,6 +39,7 @@ class TokenFields:
     given_mask: Tensor | None
     lengths_key: Key | None
     given_lengths: Tensor | None
+    further: dict[Key, Any]
 
     @property
     def mask(self) -> Tensor | None:
@@ -99,8 +101,15 @@ def find_fields(owner: "TokenTechnique", batch: Any, keeps_places: bool) -> Toke
     tokens = check_tokens(owner, get_tensor(batch, "input", key, owner))
     fields = fields_of(batch)
     given = (_place(batch, fields, one) for one in (owner.mask_key, owner.lengths_key))
-    mask_key = _find(owner, "mask_key", next(given), fields, MASK_NAMES)
-    lengths_key = _find(owner, "lengths_key", next(given), fields, LENGTHS_NAMES)
+    # what may not be kept right must not have a usual name, unless nothing moves
+    usual = {
+        name: one
+        for name, one in fields.items()
+        if name not in owner.ignore and one is not None
+        if not keeps_places or isinstance(one, Tensor)
+    }
+    mask_key = _find(owner, "mask_key", next(given), fields, MASK_NAMES, usual)
+    lengths_key = _find(owner, "lengths_key", next(given), fields, LENGTHS_NAMES, usual)
     for name, where, shape in (
         ("mask_key", mask_key, tokens.shape),
         ("lengths_key", lengths_key, tokens.shape[:1]),
@@ -109,20 +118,14 @@ def find_fields(owner: "TokenTechnique", batch: Any, keeps_places: bool) -> Toke
             raise ArgumentError(
                 f"{owner_name(owner)}: {name}={where!r} must be a tensor of shape {tuple(shape)}"
             )
+    further: dict[Key, Any] = {}
     if not keeps_places:
         known = {_place(batch, fields, one) for one in (key, mask_key, lengths_key, *owner.ignore)}
-        for where, value in fields.items():
-            if where in known or not isinstance(value, Tensor):
-                continue
-            if value.shape[:2] == tokens.shape:
-                raise ArgumentError(
-                    f"{owner_name(owner)}: the batch has at {where!r} a tensor of shape "
-                    f"{tuple(value.shape)}, one entry for each token, which would go out of line: "
-                    f"take it out, or say ignore=[{where!r}] if that doesn't matter"
-                )
+        further = {where: value for where, value in fields.items() if where not in known}
+        owner.watch.check_shapes(further, tokens)
     mask = None if mask_key is None else fields[mask_key]
     lengths = None if lengths_key is None else fields[lengths_key]
-    return TokenFields(key, tokens, mask_key, mask, lengths_key, lengths)
+    return TokenFields(key, tokens, mask_key, mask, lengths_key, lengths, further)
 
 
 def _place(batch: Any, fields: dict[Key, Any], key: Key | None) -> Key | None:
@@ -133,10 +136,15 @@ def _place(batch: Any, fields: dict[Key, Any], key: Key | None) -> Key | None:
 
 
 def _find(
-    owner: object, name: str, key: Key | None, fields: dict[Key, Any], usual: tuple[str, ...]
+    owner: object,
+    name: str,
+    key: Key | None,
+    fields: dict[Key, Any],
+    names: tuple[str, ...],
+    usual: dict[Key, Any],
 ) -> Key | None:
     if key == "auto":
-        return next((one for one in usual if isinstance(fields.get(one), Tensor)), None)
+        return next((one for one in names if one in usual), None)
     if key is not None and key not in fields:
         raise ArgumentError(
             f"{owner_name(owner)}: {name}={key!r} isn't among the batch's fields, "

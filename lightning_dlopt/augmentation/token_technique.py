@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from lightning_dlopt.augmentation.field_watch import FieldWatch
 from lightning_dlopt.augmentation.token_fields import find_fields
 from lightning_dlopt.augmentation.tokens import Sequences, check_sequences
 from lightning_dlopt.core.batch import Key, check_key, replace_fields
@@ -22,7 +23,9 @@ class TokenTechnique(BatchTechnique):
 
     The attention mask and the lengths, if the batch has them, are made anew to fit. A batch that
     has more fields with one entry for each token (token types, labels of tokens) is refused, since
-    they would go out of line. Several such techniques that are neighbors in the list of callbacks
+    they would go out of line: by its shape in the first batch, floating-point targets ``(B, C)``
+    aside. So are positions of answers (``start_positions``), and, on the CPU, numbers of tokens
+    that nobody named. Several such techniques that are neighbors in the list of callbacks
     do their edits in one pass over the batch, in their order, with the result of one after the
     other.
 
@@ -50,6 +53,8 @@ class TokenTechnique(BatchTechnique):
     _follows: bool = False
     _group: tuple["TokenTechnique", ...] = ()
     _checked: bool = False
+    _acts: bool = False
+    _hindrance: str | None = None
 
     pad_id: int
     protected_ids: tuple[int, ...]
@@ -65,6 +70,12 @@ class TokenTechnique(BatchTechnique):
 
     def check_values(self, sequences: Sequences) -> None:
         """Raise an ArgumentError for tokens that this technique can't edit."""
+
+    def hindrance(self, sequences: Sequences) -> str | None:
+        """Return why this technique can't change these sequences, or None if it can."""
+        if bool(sequences.editable.any()):
+            return None
+        return "no token may be edited: all are padding or protected"
 
     def set_tokens(
         self,
@@ -91,6 +102,7 @@ class TokenTechnique(BatchTechnique):
         if any(check_key(self, "ignore", one) is None for one in ignore):
             raise ArgumentError(f"{owner_name(self)}: ignore={ignore!r} must hold keys")
         self.ignore = tuple(ignore)
+        self.watch = FieldWatch()
 
     @property
     def spared(self) -> tuple[int, ...]:
@@ -117,11 +129,19 @@ class TokenTechnique(BatchTechnique):
         )
         if not self._checked or fields.tokens.device.type == "cpu":
             fields.check(self, sequences)
+            if sequences.tokens.device.type == "cpu":
+                self.watch.check_values(fields.further, sequences, turned)
             check_sequences(self, sequences)
             for one, _ in edits:
-                one.check_values(sequences)
+                try:
+                    one.check_values(sequences)
+                except ArgumentError as error:
+                    raise one.refused(error) from error
             self._checked = True
         for one, generator in edits:
+            if not one._acts and sequences.tokens.device.type == "cpu":
+                one._hindrance = one.hindrance(sequences)
+                one._acts = one._hindrance is None
             sequences = one.edit(sequences, generator)
         return replace_fields(batch, fields.changes(sequences, turned))
 
@@ -131,6 +151,7 @@ class TokenTechnique(BatchTechnique):
         """Go around the training step, and find the neighbors whose edits go with this one's."""
         super().prepare(trainer, pl_module)
         self._group, self._follows, self._checked = (self,), False, False
+        self._acts, self._hindrance, self.watch = False, None, FieldWatch()
         if not self._is_active:
             return
         line = [
@@ -158,8 +179,15 @@ class TokenTechnique(BatchTechnique):
         try:
             changed = self.change_together(batch, edits)
         except (ArgumentError, ArgumentTypeError) as error:
-            raise self.refuse(str(error)) from error
+            raise self.refused(error) from error
         return run(changed)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say so if nothing could be done in the first epoch; on a GPU it would mean to wait."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if not self._acts and self._hindrance is not None:
+            self.warn_no_effect(f"in the first epoch, {self._hindrance}")
+        self._acts = True  # enough is known
 
     def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the neighbors."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_dlopt.core.checks import owner_name
+from lightning_dlopt.core.checks import check_number, owner_name
 from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError
 
 _STEPS = 1 << 15  # of a rate: draws have 15 bits
@@ -176,6 +176,34 @@ def check_sequences(owner: object, sequences: Sequences) -> None:
         )
 
 
+def check_lengths(owner: object, lengths: Tensor, tokens: Tensor) -> Tensor:
+    """Return ``lengths`` as int64 beside the tokens if they are ``(B,)`` integers in [0, L]."""
+    kind = getattr(lengths, "dtype", type(lengths).__name__)
+    if not isinstance(lengths, Tensor) or kind not in (torch.int32, torch.int64):
+        raise ArgumentTypeError(
+            f"{owner_name(owner)}: lengths must be a tensor (B,) of int64 or int32, not {kind}"
+        )
+    if lengths.shape != tokens.shape[:1]:
+        raise ArgumentError(
+            f"{owner_name(owner)}: lengths of shape {tuple(lengths.shape)} must be {(len(tokens),)}"
+        )
+    if ((lengths < 0) | (lengths > tokens.shape[1])).any():
+        raise ArgumentError(
+            f"{owner_name(owner)}: lengths={lengths.tolist()} must be in [0, {tokens.shape[1]}]"
+        )
+    return lengths.to(tokens.device, torch.int64)
+
+
+def check_rate(owner: object, rate: float, interval: str) -> float:
+    """Return ``rate`` if it is in ``interval``, and 0 or one that the draws can resolve."""
+    rate = check_number(owner, "rate", rate, interval)
+    if 0 < rate < 1 / _STEPS:
+        raise ArgumentError(
+            f"{owner_name(owner)}: rate={rate!r} is below 1/{_STEPS}, the step of the draws"
+        )
+    return rate
+
+
 def edit_tokens(
     tokens: Tensor,
     edits: Sequence[Edit],
@@ -198,7 +226,8 @@ def edit_tokens(
             ``pad_id``.
 
     Raises:
-        ArgumentError: for another shape, negative ids, padding elsewhere than at the end.
+        ArgumentError: for another shape, negative ids, padding elsewhere than at the end, lengths
+            outside of [0, L] or that leave out what isn't padding.
         ArgumentTypeError: for another type of numbers.
 
     Example:
@@ -210,11 +239,11 @@ def edit_tokens(
         EditedTokens(tokens=tensor([[1, 8, 2, 0, 0, 0, 0]]), lengths=tensor([3]))
     """
     check_tokens("edit_tokens", tokens)
-    if lengths is not None and lengths.shape != tokens.shape[:1]:
-        raise ArgumentError(
-            f"edit_tokens: lengths of shape {tuple(lengths.shape)} must be {(len(tokens),)}"
-        )
+    if lengths is not None:
+        lengths = check_lengths("edit_tokens", lengths, tokens)
     sequences = Sequences(tokens, pad_id, protected_ids, lengths=lengths)
+    if lengths is not None and (differ(tokens, pad_id) & ~sequences.real).any():
+        raise ArgumentError(f"edit_tokens: lengths leave out tokens that aren't pad_id={pad_id}")
     check_sequences("edit_tokens", sequences)
     for edit in edits:
         sequences = edit(sequences)
@@ -235,7 +264,7 @@ def draw_bits(tokens: Tensor, generator: torch.Generator) -> Tensor:
 
 def chosen(bits: Tensor, rate: float) -> Tensor:
     """Return which draws choose their token: a share ``rate``, in steps of 1/32768."""
-    return negative(bits + -max(round(rate * _STEPS), 1))
+    return negative(bits + -round(rate * _STEPS))
 
 
 def may_skip(condition: Tensor) -> bool:

@@ -103,7 +103,11 @@ def check_synonyms(owner: object, synonyms: Any) -> dict[int, list[int]]:
     for token, others in synonyms.items():
         if not isinstance(others, Sequence) or isinstance(others, str):
             raise ArgumentTypeError(f"{wrong} of lists, but {token!r} has {others!r}")
+        if isinstance(token, str) and token.isdecimal():
+            token = int(token)  # a key of JSON
         ids = [check_integer(owner, "synonyms", one, "[0, inf)") for one in (token, *others)]
+        if ids[0] in table:
+            raise ArgumentError(f"{wrong} with each token once, but has {token} twice")
         if ids[1:]:
             table[ids[0]] = ids[1:]
     if not table:
@@ -124,6 +128,9 @@ class Synonyms:
         for token, others in table.items():
             first[token], count[token] = len(flat), len(others)
             flat.extend(others)
+        self.ids = torch.tensor(
+            [token for token, others in table.items() if set(others) != {token}]
+        )
         self._tensors = [torch.tensor(one) for one in (first, count, flat)]
 
     def draw(self, tokens: Tensor, generator: torch.Generator) -> Tensor:

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError
+from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError, TechniqueError
 from lightning_dlopt.core.patching import BATCH
 from lightning_dlopt.core.step_arguments import batch_of, takes_iterator, with_batch
 from lightning_dlopt.core.technique import Technique, techniques_of
@@ -60,7 +60,11 @@ class BatchTechnique(Technique, ABC):
         try:
             return self.change(batch, generator)
         except (ArgumentError, ArgumentTypeError) as error:
-            raise self.refuse(str(error)) from error
+            raise self.refused(error) from error
+
+    def refused(self, error: Exception) -> TechniqueError:
+        """Return the refusal for an error of this technique's, which it names once."""
+        return self.refuse(str(error).removeprefix(f"{type(self).__name__}: "))
 
     def label_shares(self, batch: Any, generator: torch.Generator) -> list[dict[int, float]] | None:
         """Return each sample's labels with their shares after a change with the same draws.

@@ -124,6 +124,11 @@ def test_what_is_wrong_with_the_data_refuses_the_module() -> None:
         fit(Add(1.0), batches=[torch.ones(2)])
 
 
+def test_a_refusal_names_the_technique_once() -> None:
+    error = Add(1.0).refused(ArgumentError("Add: batch of Add: rows"))
+    assert str(error) == "Add(number=1.0): batch of Add: rows"
+
+
 def test_a_module_that_takes_the_iterator_is_refused() -> None:
     class Iterates(Sees):
         def training_step(self, dataloader_iter: Any) -> Any:  # type: ignore[override]
