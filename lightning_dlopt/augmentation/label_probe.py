@@ -42,8 +42,9 @@ def probe_labels(
 ) -> Answer:
     """Compare a loss of mixed cross-entropies with the mixture of two losses, at shares of 1/2.
 
-    Takes three passes that leave no trace, with the same inputs and dropout masks. A batch doesn't
-    tell if all its labels are the same, or both losses are (as those of a last layer of zeros).
+    Takes three passes that leave no trace, with the same inputs and dropout masks, without autocast
+    where they run so. A batch doesn't tell if all its labels are the same, or both losses are (as
+    those of a last layer of zeros).
 
     Args:
         passes: what runs them.
@@ -54,26 +55,44 @@ def probe_labels(
     second = other_labels(target)
     if second is None:
         return Answer(None)
+    kind = passes.device.type
+    if torch.is_autocast_enabled(kind):
+        try:
+            with torch.autocast(kind, enabled=False):
+                return _compare(passes, target, second, put, catch)
+        except RuntimeError:  # what works in half precision only, or hasn't the memory
+            passes.reset()
+    return _compare(passes, target, second, put, catch)
+
+
+def _compare(
+    passes: TwoPasses,
+    target: Tensor,
+    second: Tensor,
+    put: Callable[[Tensor], Any],
+    catch: Callable[[MixedLabels], CatchMixedLabels],
+) -> Answer:
     losses = [passes.extra(put(labels)) for labels in (target, second)]
     halves = torch.full((len(target),), 0.5, device=target.device)
     catcher = catch(MixedLabels(target, second, halves))
     mixed = passes.extra(put(target), catcher)
     passes.reset()
-    if mixed is None or any(loss is None for loss in losses):
+    first, other = losses
+    if mixed is None or first is None or other is None:
         return Answer(None)
     others = catcher.passed & OF_CLASSES
     if others:
         return Answer("twice", f"it computes {', '.join(sorted(others))}")
     if not catcher.mixed:
         return Answer("twice", "no cross-entropy of the batch's labels was seen")
-    first, other = (float(loss) for loss in losses if loss is not None)
-    tolerance = _TOLERANCES.get(mixed.dtype, 1e-4) * max(abs(first), abs(other))
-    if not abs(float(mixed) - (first + other) / 2) <= tolerance:
+    kinds = [loss.dtype for loss in (first, other, mixed)]
+    low, high = sorted([float(first), float(other)])
+    size = max(abs(low), abs(high))
+    if not abs(float(mixed) - (low + high) / 2) <= size * max(_TOLERANCES[kind] for kind in kinds):
         return Answer(
             "twice", "its loss isn't a sum of cross-entropies in which alone the labels come in"
         )
-    exact = torch.finfo(mixed.dtype).eps * 8 * max(abs(first), abs(other))
-    return Answer("loss" if abs(first - other) > exact else None)
+    return Answer("loss" if high - low > 1e-6 * size else None)
 
 
 def other_labels(target: Tensor) -> Tensor | None:

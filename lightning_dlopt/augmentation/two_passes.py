@@ -40,15 +40,16 @@ class TwoPasses:
         run: its training step.
 
     Attributes:
+        device: where the module draws besides the CPU.
         losses: both passes' losses, if there are.
     """
 
     def __init__(self, trainer: Trainer, module: LightningModule, run: RunStep) -> None:
-        self._device = trainer.strategy.root_device
+        self.device = trainer.strategy.root_device
         self._module = module
         self._run = run
         self._state = ModuleState(module)
-        self._draws = GlobalGenerators(self._device)
+        self._draws = GlobalGenerators(self.device)
         self.losses: tuple[Tensor, Tensor] | None = None
 
     def run(self, first: Any, second: Any, share: float) -> Any:
@@ -93,7 +94,7 @@ class TwoPasses:
         after = ModuleState(self._module)
         self._state.restore_attributes()
         try:
-            with extra_pass(self._module, device=self._device):
+            with extra_pass(self._module, device=self.device):
                 self._draws.restore()
                 return loss_of(self._run(batch))
         finally:
