@@ -59,14 +59,21 @@ class BatchMixer(InputMixer):
         input_key: where the input is in the batch: a position, a key, or a field's name.
         target_key: where the target is.
 
+    Warns:
+        UserWarning: once, for ``"auto"`` where it runs twice, or averages what looks like classes
+            stored as floats; for ``"loss"`` beside other losses of classes, such as
+            ``binary_cross_entropy``.
+
     Raises:
         ConflictError: beside another batch mixer; in the first step, if the module or the data mix
-            by themselves, where that can be seen: labels in the batch or in ``cross_entropy`` that
-            are probabilities of two classes, or a cross-entropy of the same logits for the labels
-            in another order.
+            by themselves, where that can be seen: labels in the batch (unless ``labels="soft"`` is
+            said) or in ``cross_entropy`` that are probabilities of two classes, or a cross-entropy
+            of the same logits for the labels in another order.
         TechniqueError: in the first step, if the batch has no input or target tensor that is
             found; for ``"loss"``, if no cross-entropy of the labels is seen, as in a module that is
-            compiled as a whole; under manual optimization for ``"twice"``.
+            compiled as a whole, or one of another field of the batch is; for ``"twice"``, if the
+            labels change nothing, and under manual optimization; for ``"auto"``, in any step, if
+            it mixes cross-entropies and there are other losses of classes.
 
     The checkpoint keeps the arguments, and what ``"auto"`` has found.
     """
@@ -174,7 +181,8 @@ class BatchMixer(InputMixer):
             manual = not pl_module.automatic_optimization
             raise self.refuse(
                 f"{name}.training_step computes {what}, whose labels aren't mixed: say "
-                + ("labels='loss' to mix cross-entropies only" if manual else "labels='twice'")
+                + ("" if manual else "labels='twice', or ")
+                + "labels='loss' to mix cross-entropies only"
             )
         if not self._has_warned:
             self._has_warned = True
