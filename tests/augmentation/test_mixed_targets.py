@@ -96,7 +96,8 @@ def test_each_map_of_classes_has_its_own_rectangle_from_the_first_batch_on() -> 
     class Segments(Module):
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             self.seen.append(batch)
-            return self.net(batch[0]).sum()
+            loss: Tensor = self.net(batch[0]).sum()
+            return loss
 
     numbers = torch.arange(6)[:, None, None].expand(6, 8, 8).contiguous()
     for technique in (CutMix(), RandomMix([CutMix()])):
