@@ -74,16 +74,22 @@ class TwoPasses:
         self.losses = loss, other
         return with_loss(output, share * loss + (1 - share) * other)
 
-    def extra(self, batch: Any, within: AbstractContextManager[Any] | None = None) -> Tensor | None:
-        """Return the loss, without its graph, of a pass that leaves no trace.
+    def extra(
+        self,
+        batch: Any,
+        within: AbstractContextManager[Any] | None = None,
+        with_graph: bool = False,
+    ) -> Tensor | None:
+        """Return the loss of a pass that leaves no trace.
 
         Args:
             batch: stays as it is.
             within: what to enter around the training step.
+            with_graph: whether a gradient can be taken of it.
         """
         with within or nullcontext():
             loss = self._extra(copied(batch, tensors=True))
-        return None if loss is None else loss.detach()
+        return loss if loss is None or with_graph else loss.detach()
 
     def reset(self) -> None:
         """Bring the module back to where it started, while no graph is there that needs it."""

@@ -10,7 +10,7 @@ from torch.nn import functional
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_dlopt import MixUp
-from lightning_dlopt.augmentation.label_probe import other_labels
+from lightning_dlopt.augmentation.label_probe import depends_linearly, other_labels
 from lightning_dlopt.core import keyed_generator
 from tests.augmentation.mixing import CLASSES, Loss, Module, batches, train
 
@@ -98,6 +98,24 @@ def test_sums_of_cross_entropies_take_one(loss: Loss, precision: Any) -> None:
     technique = MixUp(1.0)
     train([technique], batches(), Module(loss, dropout=0.5), precision=precision)
     assert found(technique) == "loss"
+
+
+def test_a_curve_is_seen_in_a_large_batch() -> None:
+    technique = MixUp(1.0)
+    with pytest.warns(UserWarning, match="isn't a sum of cross-entropies"):
+        train([technique], batches(1, size=4096), Module(squared))
+    assert found(technique) == "twice"
+
+
+def test_which_losses_are_weighted_sums() -> None:
+    weight, shares = torch.ones((), requires_grad=True), torch.linspace(0.5, 1, 4)
+    parts = [torch.rand(4, requires_grad=True), torch.rand((), requires_grad=True)]
+    many, one = parts
+    for linear in (many.mean() + one, 3 * one, weight * one + weight**2, (many * shares).sum()):
+        assert depends_linearly(linear, parts)
+    for other in (((1 - (-many).exp()) ** 2 * many).mean(), one**2 + many.sum(), weight * 2):
+        assert not depends_linearly(other, parts)
+    assert not depends_linearly(torch.tensor(1.0), parts)
 
 
 def test_the_probe_leaves_no_trace() -> None:
