@@ -1,7 +1,6 @@
 """The base of techniques that mix samples of a batch with each other."""
 
 import warnings
-from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -10,18 +9,21 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_dlopt.augmentation.input_mixer import InputMixer
+from lightning_dlopt.augmentation.label_probe import probe_labels
 from lightning_dlopt.augmentation.mixed_loss import CatchMixedLabels
-from lightning_dlopt.augmentation.mixture import Mixture, looks_mixed, mix_labels, soften
-from lightning_dlopt.augmentation.two_passes import TwoPasses, loss_of, with_loss
-from lightning_dlopt.core.batch import Key, check_key, find_key, get_tensor, replace_fields
-from lightning_dlopt.core.batch_technique import BatchTechnique, RunStep
-from lightning_dlopt.core.checks import check_choice, check_integer
-from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError, ConflictError
+from lightning_dlopt.augmentation.mixed_targets import check_soft, further_classes
+from lightning_dlopt.augmentation.mixture import MixedLabels, Mixture, mix_labels, soften
+from lightning_dlopt.augmentation.two_passes import TwoPasses, loss_of, same_gradients
+from lightning_dlopt.core.batch import find_key, get_tensor
+from lightning_dlopt.core.batch_technique import RunStep
+from lightning_dlopt.core.cross_entropy import OF_CLASSES
+from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError
 from lightning_dlopt.core.loss_technique import is_compiled
 from lightning_dlopt.core.patching import MIX
 
 
-class BatchMixer(BatchTechnique):
+class BatchMixer(InputMixer):
     """Mixes each training sample with another one, and the loss of their labels.
 
     The module goes on seeing one hard label for each sample, that of the larger share, so its
@@ -36,9 +38,14 @@ class BatchMixer(BatchTechnique):
       dropout masks, and its logs, BatchNorm statistics, metrics and counters are dropped.
     - ``"soft"``: the module gets ``share · y + (1 - share) · y'``: of numbers (a regression),
       probabilities, or, with ``num_classes``, classes. Metrics of classes must be ready for that.
-    - ``"auto"``: floats are ``"soft"``. For classes it is ``"loss"`` if the first step's loss is a
-      weighted sum of cross-entropies of the labels and of what doesn't depend on them, and else
-      ``"twice"``, with a warning. The first batch has one share, so that either is exact.
+    - ``"auto"``: floats are ``"soft"``. For classes it is ``"loss"`` if that gives the same as
+      ``"twice"`` where it is tried out: on the first batch, at shares of 1/2, in three more passes
+      that leave no trace; else it is ``"twice"``, with a warning. A batch that doesn't tell, as all
+      its labels or losses are the same, is run twice and the next one asked. Until the answer a
+      batch has one share. Under manual optimization it is ``"loss"``, and not tried out.
+
+    One target is mixed. A cross-entropy of another field of the batch is refused where losses are
+    caught; for ``"twice"`` that can't be seen.
 
     Losses that compare the rows of a batch with each other (contrastive, triplet) mean nothing on
     mixed samples.
@@ -52,81 +59,34 @@ class BatchMixer(BatchTechnique):
         input_key: where the input is in the batch: a position, a key, or a field's name.
         target_key: where the target is.
 
+    Warns:
+        UserWarning: once, for ``"auto"`` where it runs twice, or averages what looks like classes
+            stored as floats; for ``"loss"`` beside other losses of classes, such as
+            ``binary_cross_entropy``.
+
     Raises:
         ConflictError: beside another batch mixer; in the first step, if the module or the data mix
-            by themselves, where that can be seen: labels in the batch or in ``cross_entropy`` that
-            are probabilities of two classes, or a cross-entropy of the same logits for the labels
-            in another order.
+            by themselves, where that can be seen: labels in the batch (unless ``labels="soft"`` is
+            said) or in ``cross_entropy`` that are probabilities of two classes, or a cross-entropy
+            of the same logits for the labels in another order.
         TechniqueError: in the first step, if the batch has no input or target tensor that is
             found; for ``"loss"``, if no cross-entropy of the labels is seen, as in a module that is
-            compiled as a whole; under manual optimization for ``"twice"``.
+            compiled as a whole, or one of another field of the batch is; for ``"twice"``, if the
+            labels change nothing, and under manual optimization; for ``"auto"``, in any step, if
+            it mixes cross-entropies and there are other losses of classes.
 
     The checkpoint keeps the arguments, and what ``"auto"`` has found.
     """
 
     level = MIX
     exclusive: ClassVar[str | None] = "batch mixer"
-    _found: str | None = None
     _has_checked = False
     _has_mixed = False
+    _has_warned = False
+    _labels_matter = False
     _compiled = False
+    _held: tuple[int, bool] | None = None
     _catcher: CatchMixedLabels | None = None
-
-    def __init__(
-        self,
-        labels: str = "auto",
-        num_classes: int | None = None,
-        input_key: Key | None = None,
-        target_key: Key | None = None,
-    ) -> None:
-        self.labels = check_choice(self, "labels", labels, ("auto", "soft", "loss", "twice"))
-        self.num_classes = num_classes
-        if num_classes is not None:
-            self.num_classes = check_integer(self, "num_classes", num_classes, "[1, inf)")
-        self.input_key = check_key(self, "input_key", input_key)
-        self.target_key = check_key(self, "target_key", target_key)
-
-    @abstractmethod
-    def check_inputs(self, inputs: Tensor) -> None:
-        """Raise an ArgumentError or ArgumentTypeError for inputs that can't be mixed."""
-
-    @abstractmethod
-    def mix(
-        self, inputs: Tensor, generator: torch.Generator, one_share: bool = False
-    ) -> tuple[Tensor, Mixture | None]:
-        """Return mixed inputs and how they were mixed; None if they weren't.
-
-        Args:
-            inputs: stay as they are.
-            generator: what the draws come from.
-            one_share: whether all samples must have the same share.
-        """
-
-    def mix_pixels(self, target: Tensor, inputs: Tensor, mixture: Mixture) -> Tensor | None:
-        """Return a target of pixels mixed like the inputs, if there is a way to do that."""
-        return None
-
-    def change(self, batch: Any, generator: torch.Generator) -> Any:
-        """Return mixed inputs with the labels of the larger share; of floats, with mixed ones."""
-        mixed, target, mixture = self._mixed(batch, generator)
-        if mixture is None:
-            return mixed
-        labels = mix_labels(target, mixture)
-        new = soften(labels) if target.is_floating_point() else labels.first
-        return self._with_target(mixed, new)
-
-    def label_shares(self, batch: Any, generator: torch.Generator) -> list[dict[int, float]] | None:
-        """Return each sample's classes with their shares; None if the target isn't classes."""
-        _, target, mixture = self._mixed(batch, generator)
-        if target.is_floating_point() or target.dim() != 1:
-            return None
-        if mixture is None:
-            return [{label: 1.0} for label in target.tolist()]
-        labels = mix_labels(target, mixture)
-        rows = zip(
-            labels.first.tolist(), labels.second.tolist(), labels.share.tolist(), strict=True
-        )
-        return [{a: s, b: 1 - s} if a != b else {a: 1.0} for a, b, s in rows]
 
     def step(self, trainer: Trainer, pl_module: LightningModule, run: RunStep, batch: Any) -> Any:
         """Run the training step on mixed inputs, and mix the loss."""
@@ -137,17 +97,15 @@ class BatchMixer(BatchTechnique):
 
     def _step(self, trainer: Trainer, pl_module: LightningModule, run: RunStep, batch: Any) -> Any:
         target = get_tensor(batch, "target", self.target_key, self)
-        manual = not pl_module.automatic_optimization
         way = self._way(pl_module, target)
-        one_share = way in ("twice", "auto")
-        mixed, _, mixture = self._mixed(batch, self.generator(trainer), one_share)
+        number = trainer.fit_loop.total_batch_idx
+        if self._held is None or self._held[0] != number:  # an optimizer may run a batch again
+            self._held = number, way in ("twice", "auto")
+        mixed, _, mixture = self._mixed(batch, self.generator(trainer), self._held[1])
         if not self._has_checked and len(target):
             self._has_checked = True
-            if target.is_floating_point() and looks_mixed(target):
-                raise ConflictError(
-                    f"{self!r}: the batch's targets are probabilities of two classes, so the data "
-                    "are mixed already: keep one of the two"
-                )
+            if target.is_floating_point() and self.labels != "soft":
+                check_soft(target, self)
         if mixture is None:
             if way == "soft":
                 whole = Mixture(0, torch.ones(len(target)))
@@ -161,22 +119,78 @@ class BatchMixer(BatchTechnique):
         labels = mix_labels(target, mixture)
         if way == "soft":
             return run(self._with_target(mixed, soften(labels, self.num_classes)))
-        first, second = (self._with_target(mixed, y) for y in (labels.first, labels.second))
-        share = float(mixture.share[0]) if len(target) else 1.0
-        passes = TwoPasses(trainer, pl_module, run, first, second, max(share, 1 - share))
+        if way == "auto":
+            way = self._ask(TwoPasses(trainer, pl_module, run), pl_module, mixed, labels)
         if way == "twice":
-            return passes.run()
-        self._catcher = CatchMixedLabels(labels, self)
-        if way == "auto":
-            passes.prepare()
+            return self._twice(TwoPasses(trainer, pl_module, run), pl_module, mixed, labels)
+        self._catcher = self._catch(labels, mixed)
         with self._catcher:
-            output = run(first)
-        loss = loss_of(output)
-        if way == "auto":
-            return self._decide(pl_module, passes, output, loss)
-        if (loss is not None or manual) and not self._catcher.mixed and len(target):
+            output = run(self._with_target(mixed, labels.first))
+        self._check_others(pl_module)
+        manual = not pl_module.automatic_optimization
+        if (loss_of(output) is not None or manual) and not self._catcher.mixed and len(target):
             raise self._uncaught(pl_module)
         return output
+
+    def _ask(
+        self, passes: TwoPasses, pl_module: LightningModule, mixed: Any, labels: MixedLabels
+    ) -> str:
+        """Return how to run this batch, which may tell how to run all."""
+        answer = probe_labels(
+            passes,
+            labels.first,
+            lambda y: self._with_target(mixed, y),
+            lambda two: self._catch(two, mixed),
+        )
+        if answer.way == "twice":
+            self._find("twice", pl_module, answer.why)
+        self._found = answer.way
+        return answer.way or "twice"
+
+    def _twice(
+        self, passes: TwoPasses, pl_module: LightningModule, mixed: Any, labels: MixedLabels
+    ) -> Any:
+        first, second = (self._with_target(mixed, y) for y in (labels.first, labels.second))
+        share = float(labels.share[0]) if len(labels.share) else 1.0
+        output = passes.run(first, second, share)
+        if self._labels_matter or passes.losses is None:
+            return output
+        if not torch.equal(labels.first, labels.second):
+            if same_gradients(passes.losses, pl_module):
+                raise self.refuse(
+                    f"{type(pl_module).__name__}.training_step doesn't use the labels: its loss "
+                    "is the same with others. Say by target_key= which ones it uses"
+                )
+            self._labels_matter = True
+        return output
+
+    def _catch(self, labels: MixedLabels, batch: Any) -> CatchMixedLabels:
+        keys = (
+            find_key(batch, "input", self.input_key, self),
+            find_key(batch, "target", self.target_key, self),
+        )
+        return CatchMixedLabels(labels, self, further_classes(batch, keys))
+
+    def _check_others(self, pl_module: LightningModule) -> None:
+        """Refuse losses of classes that aren't mixed, or warn of them if that is meant."""
+        others = self._catcher.passed & OF_CLASSES if self._catcher is not None else None
+        if not others:
+            return
+        name, what = type(pl_module).__name__, ", ".join(sorted(others))
+        if self.labels == "auto":
+            manual = not pl_module.automatic_optimization
+            raise self.refuse(
+                f"{name}.training_step computes {what}, whose labels aren't mixed: say "
+                + ("" if manual else "labels='twice', or ")
+                + "labels='loss' to mix cross-entropies only"
+            )
+        if not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"{self!r} mixes the labels in the cross-entropy that {name}.training_step "
+                f"computes, and not in its {what}",
+                stacklevel=2,
+            )
 
     def _way(self, pl_module: LightningModule, target: Tensor) -> str:
         """Return how labels come into the loss of this batch; "auto" as long as it isn't known."""
@@ -195,21 +209,6 @@ class BatchMixer(BatchTechnique):
             )
         return "loss"
 
-    def _decide(
-        self, pl_module: LightningModule, passes: TwoPasses, output: Any, loss: Tensor | None
-    ) -> Any:
-        assert self._catcher is not None
-        if loss is None:
-            return output
-        why = self._catcher.why_not_all(loss)
-        if why is None:
-            self._found = "loss"
-            return output
-        self._find("twice", pl_module, why)
-        if self._catcher.mixed:  # the loss is of both labels in part, so it is computed once more
-            return with_loss(output, passes.again())
-        return passes.finish(output)
-
     def _find(self, way: str, pl_module: LightningModule, why: str) -> None:
         self._found = way
         warnings.warn(
@@ -218,24 +217,6 @@ class BatchMixer(BatchTechnique):
             "meant, or labels='loss' to mix cross-entropies only",
             stacklevel=2,
         )
-
-    def _mixed(
-        self, batch: Any, generator: torch.Generator, one_share: bool = False
-    ) -> tuple[Any, Tensor, Mixture | None]:
-        inputs = get_tensor(batch, "input", self.input_key, self)
-        target = get_tensor(batch, "target", self.target_key, self)
-        if not target.dim() or not inputs.dim() or len(inputs) != len(target):
-            raise ArgumentError(
-                f"the input, of shape {tuple(inputs.shape)}, and the target, of shape "
-                f"{tuple(target.shape)}, must have one entry for each sample: say by input_key= "
-                "and target_key= where they are"
-            )
-        mixed, mixture = self.mix(inputs, generator, one_share)
-        where = find_key(batch, "input", self.input_key, self)
-        return replace_fields(batch, {where: mixed}), target, mixture
-
-    def _with_target(self, batch: Any, target: Tensor) -> Any:
-        return replace_fields(batch, {find_key(batch, "target", self.target_key, self): target})
 
     def _uncaught(self, pl_module: LightningModule) -> Exception:
         way = ": say labels='twice', which is right for any loss"
@@ -249,8 +230,8 @@ class BatchMixer(BatchTechnique):
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what can't work, and go around the training step."""
-        self._found, self._catcher = None, None
-        self._has_checked = self._has_mixed = False
+        self._found, self._catcher, self._held = None, None, None
+        self._has_checked = self._has_mixed = self._has_warned = self._labels_matter = False
         self._compiled = is_compiled(pl_module.training_step)
         if self.neutral() is None:
             if self.labels == "loss" and self._compiled:
@@ -278,8 +259,10 @@ class BatchMixer(BatchTechnique):
     ) -> None:
         """Refuse a module that steps by itself and whose loss was not mixed."""
         super().on_before_optimizer_step(trainer, pl_module, optimizer)
-        manual = not pl_module.automatic_optimization
-        if manual and self._catcher is not None and not self._has_mixed:
+        if pl_module.automatic_optimization:
+            return
+        self._check_others(pl_module)
+        if self._catcher is not None and not self._has_mixed:
             if not self._catcher.mixed:
                 raise self._uncaught(pl_module)
             self._has_mixed = True

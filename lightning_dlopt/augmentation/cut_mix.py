@@ -97,7 +97,8 @@ class CutMix(BatchMixer):
 
     The labels' shares are the areas: ``share`` is the part of the image that is left. See
     :class:`BatchMixer` for how the loss is mixed on a module which knows nothing of it. A target
-    with a value for each pixel ``(B, …, H, W)`` is cut in the same way, and no loss is mixed.
+    with a value for each pixel ``(B, …, H, W)`` is cut in the same way, and no loss is mixed; each
+    image has its own rectangle then.
 
     Source: S. Yun, D. Han, S. J. Oh, S. Chun, J. Choe, Y. Yoo, CutMix: Regularization Strategy to
     Train Strong Classifiers with Localizable Features, 2019, arXiv:1905.04899. There shares are
@@ -115,7 +116,8 @@ class CutMix(BatchMixer):
 
     Raises:
         TechniqueError: in the first step, if the input is no batch of images ``(B, C, H, W)`` of
-            floats or uint8, and for what :class:`BatchMixer` says.
+            floats or uint8, or the target has three dimensions or more and another height or
+            width; and for what :class:`BatchMixer` says.
 
     Example:
         >>> CutMix(alpha=0.5, labels="loss")
@@ -152,8 +154,19 @@ class CutMix(BatchMixer):
         mixture = Mixture(draw_shift(count, generator), kept_shares(boxes, height, width), boxes)
         return cut_mix(inputs, boxes, mixture.shift), mixture
 
+    def has_pixels(self, target: Tensor, inputs: Tensor) -> bool:
+        """Return whether the target has a value for each pixel."""
+        if target.dim() < 3:
+            return False
+        if target.shape[-2:] != inputs.shape[-2:]:
+            raise ArgumentError(
+                f"the target, of shape {tuple(target.shape)}, must have the height and width of "
+                f"the images, {tuple(inputs.shape)}, to be cut like them"
+            )
+        return True
+
     def mix_pixels(self, target: Tensor, inputs: Tensor, mixture: Mixture) -> Tensor | None:
         """Return the target cut like the images, if it has a value for each pixel."""
-        if mixture.boxes is None or target.dim() < 3 or target.shape[-2:] != inputs.shape[-2:]:
+        if mixture.boxes is None or not self.has_pixels(target, inputs):
             return None
         return cut_mix(target, mixture.boxes, mixture.shift)

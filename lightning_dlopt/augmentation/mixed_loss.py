@@ -1,5 +1,6 @@
 """The cross-entropy of samples that have two labels, and where to compute it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -7,8 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from lightning_dlopt.augmentation.mixture import MixedLabels, looks_mixed
-from lightning_dlopt.core.cross_entropy import OF_CLASSES, CatchCrossEntropy, class_dim
-from lightning_dlopt.core.errors import ConflictError
+from lightning_dlopt.core.batch import Key
+from lightning_dlopt.core.cross_entropy import CatchCrossEntropy, class_dim
+from lightning_dlopt.core.errors import ConflictError, TechniqueError
 
 
 def mixed_cross_entropy(
@@ -22,9 +24,11 @@ def mixed_cross_entropy(
 ) -> Tensor:
     """Return ``share · CE(first) + (1 - share) · CE(second)``, each sample by its own share.
 
-    For ``reduction="mean"`` each of the two parts is divided by what ``cross_entropy`` divides it
-    by: the sum of its labels' class weights, of those that aren't ignored. With one share for all
-    it is therefore the mixture of the two cross-entropies, whatever their options.
+    For ``reduction="mean"`` the sum is divided by ``Σ (w(first) + w(second)) / 2``, where ``w`` is
+    a label's class weight, and 0 if it is ignored. Where the second labels are the first ones in
+    another order, as in a batch with one share, that is what ``cross_entropy`` divides either by,
+    so the mean is the mixture of the two cross-entropies. It doesn't matter which of a sample's
+    labels comes first, and a part in which no label counts adds 0.
 
     Args:
         logits: ``(N, C, d1, …)``.
@@ -40,8 +44,10 @@ def mixed_cross_entropy(
         >>> round(float(mixed_cross_entropy(torch.tensor([[1.0, 0.0]]), labels)), 4)
         0.5633
     """
-    if not labels.first.is_floating_point() and label_smoothing == 0:
-        return _of_classes(logits, labels, weight, ignore_index, reduction)
+    if not labels.first.is_floating_point():  # where uint8, ignore_index=-100 would be 156
+        labels = MixedLabels(labels.first.long(), labels.second.long(), labels.share)
+        if label_smoothing == 0:
+            return _of_classes(logits, labels, weight, ignore_index, reduction)
     options: dict[str, Any] = {
         "weight": weight,
         "ignore_index": ignore_index,
@@ -49,16 +55,14 @@ def mixed_cross_entropy(
         "label_smoothing": label_smoothing,
     }
     total: Tensor | int = 0
+    count: Tensor | float = 0.0
     for label, share in ((labels.first, labels.share), (labels.second, 1 - labels.share)):
         values = functional.cross_entropy(logits, label, **options)
         values = values * share.reshape(*share.shape, *(1,) * (values.dim() - share.dim()))
-        if reduction != "none":
-            values = values.sum()
-        if reduction == "mean":
-            values = values / _counted(logits, label, weight, ignore_index)
-        total = total + values
+        total = total + (values if reduction == "none" else values.sum())
+        count = count + _counted(logits, label, weight, ignore_index) / 2
     assert isinstance(total, Tensor)
-    return total
+    return total / count if reduction == "mean" else total
 
 
 def _of_classes(
@@ -68,17 +72,15 @@ def _of_classes(
     dim = class_dim(logits)
     classes = torch.stack([labels.first, labels.second], dim)
     kept = classes != ignore_index
-    classes = torch.where(kept, classes, 0).long()
+    classes = torch.where(kept, classes, 0)
     share = torch.stack([labels.share, 1 - labels.share], dim)
     share = share.reshape(*share.shape, *(1,) * (classes.dim() - share.dim()))
     counts = kept if weight is None else torch.where(kept, weight[classes], 0)
     share = share * counts
-    if reduction == "mean":
-        others = [d for d in range(classes.dim()) if d != dim]
-        share = share / (counts.sum(others, keepdim=True) if others else counts)
     # a class that is ignored may be one whose logits are infinite
     found = torch.where(kept, functional.log_softmax(logits, dim).gather(dim, classes), 0)
-    return -(found * share).sum(dim if reduction == "none" else None)
+    total = -(found * share).sum(dim if reduction == "none" else None)
+    return total / (counts.sum() / 2) if reduction == "mean" else total
 
 
 def _counted(
@@ -90,18 +92,19 @@ def _counted(
     kept = label != ignore_index
     if weight is None:
         return kept.sum()
-    return torch.where(kept, weight[torch.where(kept, label, 0).long()], 0).sum()
+    return torch.where(kept, weight[torch.where(kept, label, 0)], 0).sum()
 
 
 class CatchMixedLabels(CatchCrossEntropy):
     """While it is entered, cross-entropies of a batch's first labels are those of both labels.
 
     Known is a target that is the batch's, or has its values in their order, in whatever type and
-    shape. Cross-entropies of other targets are left alone.
+    shape. Cross-entropies of other targets are left alone, but for those of ``others``.
 
     Args:
         labels: the two labels of each sample; the training step has got the first ones.
         owner: the technique, for messages.
+        others: further fields of the batch with an integer for each sample, by key.
 
     Attributes:
         mixed: the cross-entropies that were mixed.
@@ -109,30 +112,25 @@ class CatchMixedLabels(CatchCrossEntropy):
     Raises:
         ConflictError: if the module mixes the labels itself: it computes a cross-entropy of the
             same logits for the labels in another order, or for probabilities of two classes each.
+        TechniqueError: for a cross-entropy of one of ``others``, which would have the labels of one
+            of the two mixed samples only. Harmless is one in which all are the same.
     """
 
-    def __init__(self, labels: MixedLabels, owner: object) -> None:
+    def __init__(
+        self, labels: MixedLabels, owner: object, others: Mapping[Key, Tensor] | None = None
+    ) -> None:
         super().__init__(self._replace)
         self._labels = labels
         self._owner = owner
+        self._others = others or {}
         self._seen: list[tuple[Tensor, Tensor, bool]] = []
         self.mixed: list[Tensor] = []
-
-    def why_not_all(self, loss: Tensor) -> str | None:
-        """Return why a training step's loss may depend on the labels in another way, or None."""
-        others = self.passed & OF_CLASSES
-        if others:
-            return f"it computes {', '.join(sorted(others))}"
-        if not self.mixed:
-            return "no cross-entropy of the batch's labels was seen"
-        if not depends_linearly(loss, self.mixed):
-            return "its loss isn't a weighted sum of cross-entropies of the labels"
-        return None
 
     def _replace(self, logits: Tensor, target: Tensor, **options: Any) -> Tensor:
         ours = self._is_ours(target)
         self._look_for_mixing(logits, target, ours)
         if not ours:
+            self._look_for_others(target)
             return functional.cross_entropy(logits, target, **options)
         first, second, share = self._labels.first, self._labels.second, self._labels.share
         if target.dim() != first.dim() or share.shape != target.shape[:1]:
@@ -142,6 +140,20 @@ class CatchMixedLabels(CatchCrossEntropy):
         loss = mixed_cross_entropy(logits, labels, **options)
         self.mixed.append(loss)
         return loss
+
+    def _look_for_others(self, target: Tensor) -> None:
+        for key, other in self._others.items():
+            is_other = target is other or (
+                target.numel() == other.numel()
+                and not target.is_floating_point()
+                and torch.equal(target.reshape(-1), other.reshape(-1).to(target.dtype))
+            )
+            if is_other and bool((other != other[:1]).any()):
+                raise TechniqueError(
+                    f"{self._owner!r}: the training step computes a cross-entropy of the batch's "
+                    f"{key!r}, which isn't mixed like the target: one target can be mixed, that of "
+                    "target_key="
+                )
 
     def _is_ours(self, target: Tensor) -> bool:
         first = self._labels.first
@@ -171,26 +183,3 @@ class CatchMixedLabels(CatchCrossEntropy):
                 "CutMix): keep one of the two"
             )
         self._seen.append((logits, target, ours))
-
-
-def depends_linearly(loss: Tensor, parts: list[Tensor]) -> bool:
-    """Return whether a loss is a weighted sum of ``parts`` and of what doesn't depend on them.
-
-    Example:
-        >>> part = torch.ones(3, requires_grad=True)
-        >>> depends_linearly(2 * part.mean(), [part]), depends_linearly(part.exp().sum(), [part])
-        (True, False)
-    """
-    if not loss.requires_grad:
-        return False
-    try:
-        slopes = torch.autograd.grad(loss, parts, create_graph=True, allow_unused=True)
-        if all(slope is None for slope in slopes):
-            return False
-        curved = [slope.sum() for slope in slopes if slope is not None and slope.requires_grad]
-        if not curved:
-            return True
-        curves = torch.autograd.grad(curved, parts, allow_unused=True, retain_graph=True)
-    except RuntimeError:  # a function that can be differentiated once only
-        return False
-    return all(curve is None or not bool(curve.any()) for curve in curves)

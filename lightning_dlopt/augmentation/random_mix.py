@@ -112,15 +112,21 @@ class RandomMix(BatchMixer):
 
     def neutral(self) -> str | None:
         """Return why there is nothing to do, if no mixer ever does anything."""
-        pairs = zip(self.mixers, self.probabilities, strict=True)
-        works = any(mixer.neutral() is None and p > 0 for mixer, p in pairs)
-        return None if works else "every mixer has alpha=0 or a probability of 0"
+        return None if self._in_use() else "every mixer has alpha=0 or a probability of 0"
 
     def check_inputs(self, inputs: Tensor) -> None:
         """Refuse what one of the mixers refuses, whenever its turn may come."""
-        for mixer, probability in zip(self.mixers, self.probabilities, strict=True):
-            if probability > 0 and mixer.neutral() is None:
-                mixer.check_inputs(inputs)
+        for mixer in self._in_use():
+            mixer.check_inputs(inputs)
+
+    def has_pixels(self, target: Tensor, inputs: Tensor) -> bool:
+        """Return whether each of the mixers mixes the target's pixels."""
+        found = [mixer.has_pixels(target, inputs) for mixer in self._in_use()]  # each may refuse
+        return all(found)
+
+    def _in_use(self) -> list[BatchMixer]:
+        pairs = zip(self.mixers, self.probabilities, strict=True)
+        return [mixer for mixer, p in pairs if p > 0 and mixer.neutral() is None]
 
     def mix(
         self, inputs: Tensor, generator: torch.Generator, one_share: bool = False
@@ -134,5 +140,5 @@ class RandomMix(BatchMixer):
 
     def mix_pixels(self, target: Tensor, inputs: Tensor, mixture: Mixture) -> Tensor | None:
         """Return what the mixer that works on pixels makes of the target."""
-        found = (mixer.mix_pixels(target, inputs, mixture) for mixer in self.mixers)
+        found = (mixer.mix_pixels(target, inputs, mixture) for mixer in self._in_use())
         return next((pixels for pixels in found if pixels is not None), None)

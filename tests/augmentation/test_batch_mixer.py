@@ -220,13 +220,14 @@ def test_another_tasks_cross_entropy_is_left_alone() -> None:
     assert_close(module.losses, expected(module, both, technique, given))
 
 
-@pytest.mark.parametrize("labels", ["auto", "loss", "twice", "soft"])
-def test_mixed_data_are_refused(labels: str) -> None:
+@pytest.mark.parametrize("labels", ["auto", "loss", "twice"])
+def test_mixed_data_are_refused_unless_they_are_said_to_be_soft(labels: str) -> None:
     x, y = batches(1)[0]
     soft = functional.one_hot(y, CLASSES).float()
     given = [(x, 0.7 * soft + 0.3 * soft.roll(1, 0))]
     with pytest.raises(ConflictError, match="the data are mixed already"):
         train([MixUp(ALPHA, labels=labels)], given)
+    train([MixUp(ALPHA, labels="soft")], given)
 
 
 def test_a_module_that_mixes_is_refused() -> None:

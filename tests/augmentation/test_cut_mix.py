@@ -65,7 +65,7 @@ def test_boxes_have_the_area_that_is_wanted_unless_they_stick_out() -> None:
 
 def test_the_share_is_that_of_the_pixels_and_the_larger_one_comes_first() -> None:
     images = torch.arange(50.0)[:, None, None, None].expand(50, 1, 12, 10).contiguous()
-    technique = CutMix(1.0)
+    technique = CutMix(1.0, labels="loss")
     mixed, hard = technique.change((images, torch.arange(50)), keyed_generator(6))
     shares = technique.label_shares((images, torch.arange(50)), keyed_generator(6))
     assert shares is not None

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lightning_dlopt import MixedLabels, mixed_cross_entropy, soften
-from lightning_dlopt.augmentation.mixed_loss import CatchMixedLabels, depends_linearly
+from lightning_dlopt.augmentation.mixed_loss import CatchMixedLabels
 from lightning_dlopt.augmentation.mixture import looks_mixed
 from lightning_dlopt.core.errors import ConflictError
 
@@ -30,7 +30,8 @@ OPTIONS: list[dict[str, Any]] = [
 def test_of_one_share_it_is_the_mixture_of_the_two(
     options: dict[str, Any], reduction: str, inner: tuple[int, ...]
 ) -> None:
-    logits, (a, b) = torch.randn(8, 5, *inner), torch.randint(5, (2, 8, *inner))
+    logits, a = torch.randn(8, 5, *inner), torch.randint(5, (8, *inner))
+    b = a.roll(3, 0)
     options = {**options, "reduction": reduction}
     labels = MixedLabels(a, b, torch.full((8,), 0.7))
     one, two = (functional.cross_entropy(logits, y, **options) for y in (a, b))
@@ -43,13 +44,61 @@ def test_of_one_share_it_is_the_mixture_of_the_two(
 def test_of_shares_for_each_it_is_a_loop(options: dict[str, Any]) -> None:
     ignored, weight = options.get("ignore_index"), options.get("weight", torch.ones(5))
     total = torch.zeros(())
+    whole = sum(weight[y] for y in [*FIRST, *SECOND] if int(y) != ignored) / 2
     for labels, shares in ((FIRST, SHARES), (SECOND, 1 - SHARES)):
-        whole = sum(weight[y] for y in labels if int(y) != ignored)
         for x, y, share in zip(LOGITS, labels, shares, strict=True):
             value = functional.cross_entropy(x, y, reduction="sum", **options)
             total = total + share * value / whole
     found = mixed_cross_entropy(LOGITS, MixedLabels(FIRST, SECOND, SHARES), **options)
     torch.testing.assert_close(found, total)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_it_does_not_matter_which_label_comes_first(options: dict[str, Any]) -> None:
+    swapped = torch.tensor([True, False] * 4)
+    found = [
+        mixed_cross_entropy(LOGITS, MixedLabels(a, b, share), **options)
+        for a, b, share in (
+            (FIRST, SECOND, SHARES),
+            (
+                torch.where(swapped, SECOND, FIRST),
+                torch.where(swapped, FIRST, SECOND),
+                torch.where(swapped, 1 - SHARES, SHARES),
+            ),
+        )
+    ]
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_of_one_label_it_is_the_cross_entropy(options: dict[str, Any], reduction: str) -> None:
+    options = {**options, "reduction": reduction}
+    for kind in (torch.int64, torch.uint8):
+        label = FIRST.to(kind)
+        found = mixed_cross_entropy(LOGITS, MixedLabels(label, label, SHARES), **options)
+        torch.testing.assert_close(found, functional.cross_entropy(LOGITS, FIRST, **options))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_a_part_in_which_nothing_counts_adds_nothing(smoothing: float) -> None:
+    own = torch.tensor([-100, 3])
+    shares = torch.tensor([0.6, 0.6])
+    labels = MixedLabels(torch.full((2,), -100), torch.tensor([3, 3]), shares)
+    found = mixed_cross_entropy(LOGITS[:2], labels, label_smoothing=smoothing)
+    values = [functional.cross_entropy(x, own[1], label_smoothing=smoothing) for x in LOGITS[:2]]
+    torch.testing.assert_close(found, 0.4 * (values[0] + values[1]))
+    weight = torch.tensor([0.0, 0, 0, 1, 1])
+    labels = MixedLabels(torch.tensor([0, 1]), torch.tensor([3, 3]), shares)
+    found = mixed_cross_entropy(LOGITS[:2], labels, weight=weight)
+    expected = 0.4 * functional.cross_entropy(LOGITS[:2], torch.tensor([3, 3]), reduction="sum")
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_byte_156_is_a_class() -> None:
+    logits, label = torch.randn(2, 200), torch.tensor([156, 3], dtype=torch.uint8)
+    found = mixed_cross_entropy(logits, MixedLabels(label, label, torch.ones(2)))
+    torch.testing.assert_close(found, functional.cross_entropy(logits, label.long()))
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -112,17 +161,6 @@ def test_which_probabilities_look_mixed() -> None:
     assert looks_mixed(0.9 * mixed + 0.1 / 5)
     others = [one_hot, 0.9 * one_hot + 0.1 / 5, LOGITS.softmax(1), LOGITS, mixed * 2, one_hot[:0]]
     assert not any(looks_mixed(other) for other in others)
-
-
-def test_which_losses_are_weighted_sums() -> None:
-    weight = torch.ones((), requires_grad=True)
-    parts = [torch.rand(4, requires_grad=True), torch.rand((), requires_grad=True)]
-    many, one = parts
-    for linear in (many.mean() + one, 3 * one, weight * one + weight**2, (many * SHARES[:4]).sum()):
-        assert depends_linearly(linear, parts)
-    for other in (((1 - (-many).exp()) ** 2 * many).mean(), one**2 + many.sum(), weight * 2):
-        assert not depends_linearly(other, parts)
-    assert not depends_linearly(torch.tensor(1.0), parts)
 
 
 def test_soft_labels_of_what_is_no_class_are_refused() -> None:

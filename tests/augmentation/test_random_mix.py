@@ -54,7 +54,7 @@ def test_the_answer_of_auto_waits_for_a_batch_that_is_mixed() -> None:
     train([never], [(IMAGES, LABELS)] * 3, Module(squared))
     assert never.state_dict()["labels_found"] is None
     sometimes = RandomMix([MixUp(1.0)], [0.5])
-    with pytest.warns(UserWarning, match="isn't a weighted sum"):
+    with pytest.warns(UserWarning, match="isn't a sum of cross-entropies"):
         train([sometimes], [(IMAGES, LABELS)] * 8, Module(squared))
     assert sometimes.state_dict()["labels_found"] == "twice"
 
