@@ -79,7 +79,7 @@ class BatchMixer(InputMixer):
     """
 
     level = MIX
-    exclusive: ClassVar[str | None] = "batch mixer"
+    exclusive: ClassVar[str | None] = "batch mixer (RandomMix holds several)"
     _has_checked = False
     _has_mixed = False
     _has_warned = False
