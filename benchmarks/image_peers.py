@@ -102,7 +102,7 @@ def seconds_a_batch(loader: DataLoader[Any]) -> float:
 
 
 def peers(
-    images: Tensor, labels: Tensor, *, turns: bool, mixes: bool, batches: int
+    images: Tensor, labels: Tensor, *, turns: bool, mixes: bool, batches: int, at_once: int
 ) -> Iterator[tuple[str, Callable[[], float]]]:
     """Give each peer's name and measurement of seconds a batch."""
     size, collate = images.shape[-1], Mixed(mixes)
@@ -133,9 +133,9 @@ def peers(
 
     def batch() -> float:
         begin = time.perf_counter()
-        for _ in range(batches):
+        for _ in range(at_once):
             collate.of_batch(augment(images), labels)
-        return (time.perf_counter() - begin) / batches
+        return (time.perf_counter() - begin) / at_once
 
     yield "albumentations, bare loop", loop
     yield "kornia", batch
