@@ -54,7 +54,7 @@ class BatchMixer(InputMixer):
     cross-entropy (label smoothing, R-Drop, distillation) does so for both labels.
 
     Args:
-        labels: see above.
+        labels: ``"auto"``, ``"loss"``, ``"twice"`` or ``"soft"``, as said above.
         num_classes: for ``"soft"`` labels of classes, at least 1.
         input_key: where the input is in the batch: a position, a key, or a field's name.
         target_key: where the target is.

@@ -102,7 +102,7 @@ class CropTokens(TokenTechnique):
     Args:
         keep: share of the tokens in the window, in (0, 1], or a range of shares, of which each
             sequence draws its own, evenly. At 1 nothing is cut.
-        pad_id: see :class:`TokenTechnique`, as for those below.
+        pad_id: the id of padding.
         protected_ids: ids of tokens that stay, such as those of [CLS] and [SEP].
         padding_side: ``"right"`` or ``"left"``.
         input_key: where the tokens are in the batch.

@@ -109,10 +109,12 @@ class CutMix(BatchMixer):
 
     Args:
         alpha: how much is mixed, in [0, inf). At 0 nothing is; at 1 areas are even.
-        labels: see :class:`BatchMixer`, as for the following.
-        num_classes: see there.
-        input_key: see there.
-        target_key: see there.
+        labels: how both labels come into the loss: ``"loss"`` mixes the cross-entropy where it is
+            computed, ``"twice"`` runs the step with either label, ``"soft"`` hands over mixed
+            labels, ``"auto"`` takes the first that is right; see :class:`BatchMixer`.
+        num_classes: for ``"soft"`` labels of classes, at least 1.
+        input_key: where the input is in the batch: a position, a key, or a field's name.
+        target_key: where the target is.
 
     Raises:
         TechniqueError: in the first step, if the input is no batch of images ``(B, C, H, W)`` of

@@ -79,7 +79,7 @@ class DeleteTokens(TokenTechnique):
     Args:
         rate: how probably a token is left out, 0 (nothing is) or in [1/32768, 1],
             in steps of 1/32768.
-        pad_id: see :class:`TokenTechnique`, as for those below.
+        pad_id: the id of padding.
         protected_ids: ids of tokens that stay, such as those of [CLS] and [SEP].
         padding_side: ``"right"`` or ``"left"``.
         input_key: where the tokens are in the batch.

@@ -40,6 +40,7 @@ batch (B, C, H, W)
         raise ArgumentError(
             f"{owner_name(owner)}: {name} of shape {tuple(images.shape)} must be a batch "
             "(B, C, H, W)"
+            + ("" if isinstance(owner, str) else ": say by input_key= where the images are")
         )
     if not (images.is_floating_point() or images.dtype == torch.uint8):
         raise ArgumentTypeError(

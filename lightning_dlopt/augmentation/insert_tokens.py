@@ -143,7 +143,7 @@ class InsertTokens(TokenTechnique):
         vocab_size: new tokens are drawn evenly from the ids below it; one of this and the next
             is needed.
         frequencies: or by these weights, one for each id from 0 on: a list or a tensor.
-        pad_id: see :class:`TokenTechnique`, as for those below. It is never drawn.
+        pad_id: the id of padding, which is never drawn.
         protected_ids: ids that are never drawn or followed, such as those of [CLS] and [SEP].
         padding_side: ``"right"`` or ``"left"``.
         input_key: where the tokens are in the batch.

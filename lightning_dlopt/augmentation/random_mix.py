@@ -40,10 +40,12 @@ class RandomMix(BatchMixer):
         mixers: the techniques, of which each but its own arguments has the defaults.
         probabilities: how often each is taken, in [0, 1] and not more than 1 together; in the
             rest of the cases the batch stays as it is. By default all the same, and no rest.
-        labels: see :class:`BatchMixer`, as for the following.
-        num_classes: see there.
-        input_key: see there.
-        target_key: see there.
+        labels: how both labels come into the loss: ``"loss"`` mixes the cross-entropy where it is
+            computed, ``"twice"`` runs the step with either label, ``"soft"`` hands over mixed
+            labels, ``"auto"`` takes the first that is right; see :class:`BatchMixer`.
+        num_classes: for ``"soft"`` labels of classes, at least 1.
+        input_key: where the input is in the batch: a position, a key, or a field's name.
+        target_key: where the target is.
 
     Raises:
         ArgumentError: if a mixer says by itself where the labels are or how they are mixed.

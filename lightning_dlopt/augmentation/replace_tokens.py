@@ -136,7 +136,7 @@ class ReplaceTokens(TokenTechnique):
         frequencies: or by these weights, one for each id from 0 on: a list or a tensor.
         synonyms: or evenly from the list that this table has for a token; tokens that have no
             synonyms stay. Keys may be strings of digits, as in JSON.
-        pad_id: see :class:`TokenTechnique`, as for those below. It is never drawn.
+        pad_id: the id of padding, which is never drawn.
         protected_ids: ids that stay and are never drawn, such as those of [CLS] and [SEP].
         padding_side: ``"right"`` or ``"left"``.
         input_key: where the tokens are in the batch.

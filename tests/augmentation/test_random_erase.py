@@ -99,6 +99,14 @@ def test_other_inputs_are_refused(images: Tensor, message: str) -> None:
         RandomErase(1.0).change((images, boxes), keyed_generator(0))
 
 
+def test_targets_before_inputs_are_told_by_the_key() -> None:
+    batch = torch.zeros(4), torch.zeros(4, 1, 8, 8)
+    with pytest.raises(ValueError, match="say by input_key= where the images are"):
+        RandomErase(1.0).change(batch, keyed_generator(0))
+    images = RandomErase(1.0, value=2.0, input_key=1).change(batch, keyed_generator(0))[1]
+    assert (images == 2).any()
+
+
 def test_boxes_of_another_count_are_refused() -> None:
     with pytest.raises(ValueError, match=r"boxes of shape \(2, 4\) must be \(3, 4\)"):
         erase_boxes(torch.zeros(3, 1, 4, 4), torch.zeros(2, 4, dtype=torch.long))
