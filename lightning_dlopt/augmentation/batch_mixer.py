@@ -14,13 +14,14 @@ from lightning_dlopt.augmentation.label_probe import probe_labels
 from lightning_dlopt.augmentation.mixed_loss import CatchMixedLabels
 from lightning_dlopt.augmentation.mixed_targets import check_soft, further_classes
 from lightning_dlopt.augmentation.mixture import MixedLabels, Mixture, mix_labels, soften
-from lightning_dlopt.augmentation.two_passes import TwoPasses, loss_of, same_gradients
+from lightning_dlopt.augmentation.two_passes import TwoPasses, same_gradients
 from lightning_dlopt.core.batch import find_key, get_tensor
 from lightning_dlopt.core.batch_technique import RunStep
 from lightning_dlopt.core.cross_entropy import OF_CLASSES
 from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError
 from lightning_dlopt.core.loss_technique import is_compiled
 from lightning_dlopt.core.patching import MIX
+from lightning_dlopt.core.step_output import loss_of
 
 
 class BatchMixer(InputMixer):
@@ -93,7 +94,7 @@ class BatchMixer(InputMixer):
         try:
             return self._step(trainer, pl_module, run, batch)
         except (ArgumentError, ArgumentTypeError) as error:
-            raise self.refuse(str(error)) from error
+            raise self.refused(error) from error
 
     def _step(self, trainer: Trainer, pl_module: LightningModule, run: RunStep, batch: Any) -> Any:
         target = get_tensor(batch, "target", self.target_key, self)

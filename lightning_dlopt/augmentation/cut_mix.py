@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lightning_dlopt.augmentation.batch_mixer import BatchMixer
-from lightning_dlopt.augmentation.images import check_images
+from lightning_dlopt.augmentation.images import check_images, inside_boxes
 from lightning_dlopt.augmentation.mixture import Mixture, draw_shares, draw_shift
 from lightning_dlopt.core.batch import Key
 from lightning_dlopt.core.checks import check_number
@@ -76,12 +76,7 @@ def cut_mix(images: Tensor, boxes: Tensor, shift: int) -> Tensor:
             f"cut_mix: images of shape {tuple(images.shape)} and boxes of {tuple(boxes.shape)} "
             "must be (B, ..., H, W) and (B, 4)"
         )
-    top, left, bottom, right = boxes.to(images.device).t()[:, :, None]
-    rows = torch.arange(images.shape[-2], device=images.device)
-    columns = torch.arange(images.shape[-1], device=images.device)
-    down = (rows >= top) & (rows < bottom)
-    across = (columns >= left) & (columns < right)
-    inside = down[:, :, None] & across[:, None, :]
+    inside = inside_boxes(boxes.to(images.device), *images.shape[-2:])
     inside = inside.reshape(count, *(1,) * (images.dim() - 3), *inside.shape[1:])
     shift = shift % count if count else 0
     if images.requires_grad and torch.is_grad_enabled():

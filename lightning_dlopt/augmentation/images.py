@@ -54,6 +54,28 @@ batch (B, C, H, W)
     return images
 
 
+def inside_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Return which pixels are inside of each box, ``(B, height, width)``, on the boxes' device.
+
+    Args:
+        boxes: ``(B, 4)`` integers: top, left, bottom, right, the last two excluded.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
+
+    Example:
+        >>> inside_boxes(torch.tensor([[0, 1, 1, 3]]), 2, 3).int()
+        tensor([[[0, 1, 1],
+                 [0, 0, 0]]], dtype=torch.int32)
+    """
+    top, left, bottom, right = boxes.t()[:, :, None]
+    rows = torch.arange(height, device=boxes.device)
+    columns = torch.arange(width, device=boxes.device)
+    down = (rows >= top) & (rows < bottom)
+    across = (columns >= left) & (columns < right)
+    inside: Tensor = down[:, :, None] & across[:, None, :]
+    return inside
+
+
 def check_value(owner: object, name: str, value: float, kind: torch.dtype) -> float:
     """Return ``value`` if pixels of type ``kind`` can hold it.
 

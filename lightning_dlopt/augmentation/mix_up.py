@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lightning_dlopt.augmentation.batch_mixer import BatchMixer
-from lightning_dlopt.augmentation.mixture import Mixture, draw_shares, draw_shift
+from lightning_dlopt.augmentation.mixture import Mixture, draw_shares, draw_shift, for_each
 from lightning_dlopt.core.batch import Key
 from lightning_dlopt.core.checks import check_number
 from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError
@@ -36,7 +36,7 @@ def mix_up(inputs: Tensor, share: Tensor, shift: int) -> Tensor:
     if share.shape != (count,):
         raise ArgumentError(f"mix_up: share of shape {tuple(share.shape)} must be ({count},)")
     exact = inputs if inputs.dtype == torch.float64 else inputs.float()
-    share = share.to(exact).reshape(-1, *(1,) * (inputs.dim() - 1))
+    share = for_each(share.to(exact), inputs)
     shift = shift % count if count else 0
     if exact.requires_grad and torch.is_grad_enabled():
         return torch.lerp(exact.roll(-shift, 0), exact, share).to(inputs.dtype)

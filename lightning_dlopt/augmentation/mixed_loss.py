@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lightning_dlopt.augmentation.mixture import MixedLabels, looks_mixed
+from lightning_dlopt.augmentation.mixture import MixedLabels, for_each, looks_mixed
 from lightning_dlopt.core.batch import Key
 from lightning_dlopt.core.cross_entropy import CatchCrossEntropy, class_dim
 from lightning_dlopt.core.errors import ConflictError, TechniqueError
@@ -134,7 +134,7 @@ class CatchMixedLabels(CatchCrossEntropy):
             return functional.cross_entropy(logits, target, **options)
         first, second, share = self._labels.first, self._labels.second, self._labels.share
         if target.dim() != first.dim() or share.shape != target.shape[:1]:
-            share = share.reshape(-1, *(1,) * (first.dim() - 1)).expand_as(first)
+            share = for_each(share, first).expand_as(first)
             share = share.reshape(target.shape)
         labels = MixedLabels(target, second.reshape(target.shape).to(target.dtype), share)
         loss = mixed_cross_entropy(logits, labels, **options)

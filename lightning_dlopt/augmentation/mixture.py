@@ -93,7 +93,7 @@ def mix_labels(target: Tensor, mixture: Mixture) -> MixedLabels:
     own = share >= 0.5
     if bool(own.all()):
         return MixedLabels(target, partner, share.to(target.device))
-    share, kept = torch.where(own, share, 1 - share), _for_each(own.to(target.device), target)
+    share, kept = torch.where(own, share, 1 - share), for_each(own.to(target.device), target)
     first = torch.where(kept, target, partner)
     second = torch.where(kept, partner, target)
     return MixedLabels(first, second, share.to(target.device))
@@ -130,7 +130,7 @@ def soften(labels: MixedLabels, num_classes: int | None = None) -> Tensor:
             functional.one_hot(one.long(), num_classes).movedim(-1, 1).float()
             for one in (first, second)
         )
-    share = _for_each(labels.share, first).to(first.dtype)
+    share = for_each(labels.share, first).to(first.dtype)
     return torch.lerp(second, first, share.expand_as(first))
 
 
@@ -151,6 +151,6 @@ def looks_mixed(target: Tensor) -> bool:
     return bool(sums_up & (above.max() == 2))
 
 
-def _for_each(values: Tensor, like: Tensor) -> Tensor:
+def for_each(values: Tensor, like: Tensor) -> Tensor:
     """Return one value for each sample in a shape that goes with that of ``like``."""
     return values.reshape(-1, *(1,) * (like.dim() - 1))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_dlopt.augmentation.images import check_images, check_value
+from lightning_dlopt.augmentation.images import check_images, check_value, inside_boxes
 from lightning_dlopt.core.batch import Key, check_key, find_key, get_tensor, replace_fields
 from lightning_dlopt.core.batch_technique import BatchTechnique
 from lightning_dlopt.core.checks import check_number, check_range
@@ -80,13 +80,7 @@ def erase_boxes(images: Tensor, boxes: Tensor, value: float = 0.0) -> Tensor:
         raise ArgumentError(
             f"erase_boxes: boxes of shape {tuple(boxes.shape)} must be {(len(images), 4)}"
         )
-    height, width = images.shape[2:]
-    top, left, bottom, right = boxes.to(images.device).t()[:, :, None]
-    rows = torch.arange(height, device=images.device)
-    columns = torch.arange(width, device=images.device)
-    down = (rows >= top) & (rows < bottom)
-    across = (columns >= left) & (columns < right)
-    inside = down[:, None, :, None] & across[:, None, None, :]
+    inside = inside_boxes(boxes.to(images.device), *images.shape[2:])[:, None]
     return images.clone().masked_fill_(inside, value)  # a clone keeps the memory format
 
 

@@ -1,6 +1,5 @@
 """A training step on the same inputs with the one and with the other labels."""
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,17 +13,7 @@ from lightning_dlopt.core.errors import TechniqueError
 from lightning_dlopt.core.extra_pass import extra_pass
 from lightning_dlopt.core.global_generators import GlobalGenerators
 from lightning_dlopt.core.module_state import ModuleState
-
-
-def with_loss(output: Any, loss: Tensor) -> Any:
-    """Return what a training step returned, with another loss.
-
-    Example:
-        >>> import torch
-        >>> with_loss({"loss": 0, "hits": 3}, torch.tensor(2.0))
-        {'loss': tensor(2.), 'hits': 3}
-    """
-    return {**output, "loss": loss} if isinstance(output, Mapping) else loss
+from lightning_dlopt.core.step_output import loss_of, with_loss
 
 
 class TwoPasses:
@@ -130,8 +119,3 @@ def same_gradients(losses: tuple[Tensor, Tensor], module: LightningModule) -> bo
         else:
             trains = trains or bool(left.any())
     return trains
-
-
-def loss_of(output: Any) -> Tensor | None:
-    """Return the loss in what a training step returned: a tensor, a dict with it, or None."""
-    return output.get("loss") if isinstance(output, Mapping) else output

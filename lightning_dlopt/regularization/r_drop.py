@@ -1,6 +1,6 @@
 """Two passes with other dropout masks, which shall agree."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -21,6 +21,7 @@ from lightning_dlopt.core.layer_technique import LayerTechnique
 from lightning_dlopt.core.loss_technique import LossTechnique
 from lightning_dlopt.core.patching import RERUN
 from lightning_dlopt.core.step_arguments import takes_iterator
+from lightning_dlopt.core.step_output import loss_of, with_loss
 from lightning_dlopt.core.technique import techniques_of
 
 
@@ -168,8 +169,7 @@ class RDrop(LossTechnique):
                 self.warn_no_effect(
                     "both passes of a batch give the same logits: the module has no dropout"
                 )
-        loss = (first + second) / 2
-        return {**output, "loss": loss} if isinstance(output, Mapping) else loss
+        return with_loss(output, (first + second) / 2)
 
     def _differ(self) -> Exception:
         return self.refuse(
@@ -179,8 +179,3 @@ class RDrop(LossTechnique):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_first": [], "_second": None}
-
-
-def loss_of(output: Any) -> Tensor | None:
-    """Return the loss in what a training step returned: a tensor, a dict with it, or None."""
-    return output.get("loss") if isinstance(output, Mapping) else output
