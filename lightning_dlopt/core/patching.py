@@ -127,6 +127,24 @@ class PatchedMethod:
             current = current.before
 
 
+def settle(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+    """Set one instance's method for good, beneath all patches of it.
+
+    Args:
+        owner: whose method it is.
+        name: the method's name.
+        make: makes the new method from the one that stood in the instance, None if none did.
+    """
+    patched = vars(owner).get(name)
+    if not isinstance(patched, PatchedMethod):
+        object.__setattr__(owner, name, make(patched))
+        return
+    while isinstance(patched.before, PatchedMethod):
+        patched = patched.before
+    before = None if patched.before is _ABSENT else patched.before
+    patched.original = patched.before = make(before)
+
+
 class Patches:
     """The methods that one technique has replaced; :meth:`undo` puts every one back.
 

@@ -63,6 +63,12 @@ class Technique(Callback):
     def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave nothing behind: called after training, and after an exception in it."""
 
+    def before_restore(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Look at a checkpoint of a run that is resumed, before its weights are loaded."""
+        check_all_present(saved_techniques(checkpoint), techniques_of(trainer))
+
     def extra_state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps besides the arguments, as plain data or tensors."""
         return {}
@@ -137,7 +143,24 @@ class Technique(Callback):
             return
         self.check_rivals(techniques_of(trainer))
         self._patches.undo()
+        self.watch_restore(trainer, pl_module)
         self.prepare(trainer, pl_module)
+
+    def watch_restore(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See to it that :meth:`before_restore` is called.
+
+        In ``setup`` the Trainer doesn't know yet what it resumes, and its callbacks are shown the
+        checkpoint only after the module has its weights.
+        """
+
+        def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+            def on_load_checkpoint(checkpoint: dict[str, Any]) -> None:
+                self.before_restore(trainer, pl_module, checkpoint)
+                original(checkpoint)
+
+            return on_load_checkpoint
+
+        self.patch(pl_module, "on_load_checkpoint", wrap)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -175,11 +198,8 @@ class Technique(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Compare the checkpoint's techniques with this run's, if it is for training."""
-        if trainer.state.fn != "fit":
-            return
-        saved = saved_techniques(checkpoint)
-        self.check_resume(saved)
-        check_all_present(saved, techniques_of(trainer))
+        if trainer.state.fn == "fit":
+            self.check_resume(saved_techniques(checkpoint))
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy of a module in mid-training must not undo what was done to the original; and

@@ -1,13 +1,20 @@
-"""Network structures."""
+"""Network structures, and techniques that change a model's."""
 
 from lightning_dlopt.structure.attention_net import AttentionNet
 from lightning_dlopt.structure.conv_net import ConvNet
+from lightning_dlopt.structure.load import load_from_checkpoint
+from lightning_dlopt.structure.mixin import StructureMixin
 from lightning_dlopt.structure.mlp import MLP
 from lightning_dlopt.structure.recurrent_net import RecurrentNet
+from lightning_dlopt.structure.squeeze_excite import SqueezeExcite, squeeze_excite
 
 __all__ = [
     "MLP",
     "AttentionNet",
     "ConvNet",
     "RecurrentNet",
+    "SqueezeExcite",
+    "StructureMixin",
+    "load_from_checkpoint",
+    "squeeze_excite",
 ]

@@ -6,10 +6,10 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from tests.contract.tasks import FEATURES, SAMPLES, Task, TupleModule
+from tests.contract.tasks import FEATURES, RATE, SAMPLES, Task, TupleModule
 
 CHANNELS, HEIGHT, WIDTH = 2, 7, 6
 LENGTH, VOCABULARY, PAD = 9, 20, 0
@@ -59,6 +59,42 @@ def as_tokens(task: Task) -> Task:
     return replace(task, module=looking(task.module, features_of_tokens), inputs=tokens)
 
 
+def with_convolutions(task: Task) -> Task:
+    """Return the same task with inputs ``(B, 2, 7, 6)`` and convolutions before its network."""
+    return replace(task, module=convolutional(task.module), inputs=images)
+
+
+@cache
+def convolutional(module: type[TupleModule]) -> type[TupleModule]:
+    """Return the module with two convolutions, BatchNorm and a pooling before its network."""
+
+    class Convolutional(module):  # type: ignore[misc, valid-type]
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Sequential(
+                nn.Conv2d(CHANNELS, 4, 3, padding=1, bias=False),
+                nn.BatchNorm2d(4),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+                nn.Conv2d(4, FEATURES, 3, stride=2, padding=1),
+                nn.ReLU(),
+                nn.AdaptiveAvgPool2d(1),
+                nn.Flatten(),
+                *self.net,
+            )
+            if hasattr(self, "kept"):
+                self.kept = torch.optim.SGD(self.parameters(), lr=RATE)
+
+    return named_here(Convolutional, f"{module.__name__}_with_convolutions")
+
+
+def named_here(cls: type[TupleModule], name: str) -> type[TupleModule]:
+    """Give a class a name of this file, where pickle finds it."""
+    cls.__name__ = cls.__qualname__ = name
+    globals()[name] = cls
+    return cls
+
+
 @cache
 def looking(module: type[TupleModule], features: Callable[[Tensor], Tensor]) -> type[TupleModule]:
     """Return the module with a fixed view of its inputs before its network."""
@@ -68,7 +104,4 @@ def looking(module: type[TupleModule], features: Callable[[Tensor], Tensor]) -> 
             x, y = super().unpack(batch)
             return features(x), y
 
-    # under a name of this file, where pickle finds it
-    Looking.__name__ = Looking.__qualname__ = f"{module.__name__}_{features.__name__}"
-    globals()[Looking.__name__] = Looking
-    return Looking
+    return named_here(Looking, f"{module.__name__}_{features.__name__}")

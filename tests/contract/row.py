@@ -29,8 +29,10 @@ class Row:
         differs: clauses whose equality the technique's definition rules out, each with the
             reason; the clause then holds it to really being different.
         adapt: makes of any task one that it can train, if it needs something of the module; the
-            clauses that bring their own tasks train those, and it must refuse the task as it was.
+            clauses that bring their own tasks train those. The task as it was it must refuse, or
+            say that it has no effect.
         trains_alone: whether the tasks that ``adapt`` makes can be trained without it, too.
+        shape: gives a new module the structure in which training with the technique ends.
         sets_accumulation: whether it decides itself how many batches make a step.
     """
 
@@ -49,6 +51,7 @@ class Row:
     differs: Mapping[str, str] = field(default_factory=dict)
     adapt: Callable[[Task], Task] | None = None
     trains_alone: bool = True
+    shape: Callable[[Any], None] | None = None
     sets_accumulation: bool = False
 
     def adapted(self, task: Task) -> Task:
@@ -60,6 +63,12 @@ class Row:
         if self.trains_alone:
             return self.adapted(task)
         return PLAIN if task is self.task else task
+
+    def shaped(self, module: Any) -> Any:
+        """Give a new module the technique's structure, if it has one, and return it."""
+        if self.shape is not None:
+            self.shape(module)
+        return module
 
     def holds_equal(self, clause: str, check: Callable[[], None]) -> None:
         """Run an equality check, or see that it fails where the row says that it must."""

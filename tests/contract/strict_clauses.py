@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tests.contract.clauses import no_effect_warnings, works_or_refuses
 from tests.contract.row import Row
 from tests.contract.run import Outcome, assert_equal_states, assert_same_training, train
-from tests.contract.tasks import SPECIAL, TASKS, Task
+from tests.contract.tasks import SPECIAL, TASKS
 
 
 def effect_can_fail(row: Row, folder: Path) -> None:
@@ -79,7 +79,7 @@ def parts_untouched(row: Row, folder: Path) -> None:
             continue
         baseline = train(row.bare(task), [], keep_error=True)
         outcome = train(row.adapted(task), [row.make()], keep_error=True)
-        left, right = traces(outcome.module), traces(baseline.module)
+        left, right = traces(outcome.module), traces(row.shaped(baseline.module))
         differ = {name for name in left.keys() | right.keys() if left.get(name) != right.get(name)}
         assert not differ, f"left behind: {sorted(differ)}"
         assert optimizer_hooks(outcome) == optimizer_hooks(baseline), "hooks of the optimizer"
@@ -106,14 +106,14 @@ class Validations(Callback):
 
 
 @torch.no_grad()
-def validate(task: Task, state: dict[str, Tensor]) -> float:
+def validate(row: Row, state: dict[str, Tensor]) -> float:
     """Return the validation loss of a module that no technique has seen."""
-    module = task.module().eval()
+    module = row.shaped(row.task.module()).eval()
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
         raise AssertionError(str(error)) from error
-    losses = [float(module.loss(batch)) for batch in task.loader(train=False)]
+    losses = [float(module.loss(batch)) for batch in row.task.loader(train=False)]
     return sum(losses) / len(losses)
 
 
@@ -126,7 +126,7 @@ def validation_is_plain(row: Row, folder: Path) -> None:
 
         def check() -> None:
             for state, loss in zip(seen.states, seen.losses, strict=True):
-                expected = validate(row.task, state)
+                expected = validate(row, state)
                 assert abs(loss - expected) <= 1e-5 * max(1, abs(expected)), (loss, expected)
 
         row.holds_equal("validation_is_plain", check)

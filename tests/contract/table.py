@@ -11,6 +11,7 @@ from tests.contract.table_mixing import MIXING_ROWS
 from tests.contract.table_penalties import PENALTY_ROWS
 from tests.contract.table_resize import RESIZE_ROWS
 from tests.contract.table_schedules import SCHEDULE_ROWS
+from tests.contract.table_squeeze_excite import SQUEEZE_EXCITE_ROWS
 from tests.contract.table_steps import STEP_ROWS
 from tests.contract.table_tokens import TOKEN_ROWS
 from tests.contract.table_use_optimizer import USE_OPTIMIZER_ROWS
@@ -26,6 +27,7 @@ ROWS = [
     *PENALTY_ROWS,
     *RESIZE_ROWS,
     *SCHEDULE_ROWS,
+    *SQUEEZE_EXCITE_ROWS,
     *STEP_ROWS,
     *TOKEN_ROWS,
     *USE_OPTIMIZER_ROWS,

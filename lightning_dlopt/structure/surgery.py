@@ -1,0 +1,163 @@
+"""The base of techniques that change the model before its weights and optimizers come."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from lightning_dlopt.core.coverage import Coverage
+from lightning_dlopt.core.errors import ArgumentError, CheckpointError
+from lightning_dlopt.core.technique import Technique
+from lightning_dlopt.structure.plan import (
+    Entry,
+    find_entry,
+    plan_of,
+    saved_plan,
+    subclasses,
+    write_entry,
+)
+
+
+class Surgery(Technique):
+    """Changes the model once, and leaves it changed.
+
+    The work is done in ``setup``, before the weights of a checkpoint are restored, before the
+    optimizers are made and before a strategy wraps the model: after the module's own ``setup`` if
+    it has one, and after its ``configure_model`` if it has no parameters before. What was done is
+    noted in the module as plain data (:mod:`lightning_dlopt.structure.plan`) and goes into every
+    checkpoint of it, those with ``save_weights_only=True`` and those of later runs included. A
+    module that has an entry of this technique is left as it is.
+    """
+
+    required_on_resume: ClassVar[bool] = True
+    _coverage: Coverage | None = None
+
+    @abstractmethod
+    def operate(self, module: nn.Module, generator: torch.Generator) -> dict[str, Any]:
+        """Change the module in place; return how, as plain data, or {} if nothing matched.
+
+        Args:
+            module: the module, on the CPU or wherever its parameters are.
+            generator: for new parameters; the same on every rank.
+        """
+
+    @classmethod
+    @abstractmethod
+    def redo(cls, module: nn.Module, plan: dict[str, Any]) -> None:
+        """Bring a module to the structure that ``plan`` says; the weights come afterwards.
+
+        Args:
+            module: one that this technique never changed, or one that it changed by the same plan
+                or another.
+            plan: what :meth:`operate` returned.
+
+        Raises:
+            CheckpointError: if the plan doesn't fit the module.
+        """
+
+    def record(self, module: nn.Module, plan: dict[str, Any]) -> None:
+        """Note in the module what was done to it."""
+        entry = Entry(technique=type(self).__name__, key=self.state_key, plan=plan)
+        write_entry(module, entry)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Change the model, or see to it that it is changed once it is there."""
+        super().setup(trainer, pl_module, stage)
+        if stage != "fit":  # a model that was trained with it is tested with it
+            self._patches.undo()
+            self.watch_restore(trainer, pl_module)
+
+        def and_then(original: Callable[..., Any]) -> Callable[..., Any]:
+            def hook(*args: Any, **kwargs: Any) -> None:
+                original(*args, **kwargs)
+                self._change(pl_module)
+
+            return hook
+
+        if is_overridden("configure_model", pl_module) and not has_parameters(pl_module):
+            self.patch(pl_module, "configure_model", and_then)
+        elif is_overridden("setup", pl_module):
+            self.patch(pl_module, "setup", and_then)
+        else:
+            self._change(pl_module)
+
+    def _change(self, module: LightningModule) -> None:
+        if find_entry(module, self.state_key) is not None:
+            return
+        self._coverage = Coverage(module)
+        for name, parameter in module.named_parameters():
+            if isinstance(parameter, DTensor):
+                raise self.refuse(
+                    f"{name} is sharded already: shard the model in configure_model, and make its "
+                    "layers in the constructor or in setup"
+                )
+        try:
+            plan = self.operate(module, self.keyed(0))
+        except ArgumentError as error:
+            raise self.refuse(str(error)) from error
+        if plan:
+            self.record(module, plan)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse optimizers that go on with the parameters of before."""
+        if self._coverage is not None:
+            self._coverage.check(self, pl_module, trainer.optimizers)
+
+    def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget what was before."""
+        self._coverage = None
+
+    def before_restore(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Bring the model to the structure that the checkpoint's weights have."""
+        if trainer.state.fn == "fit":
+            super().before_restore(trainer, pl_module, checkpoint)
+        restore_structure(pl_module, checkpoint)
+
+
+def has_parameters(module: nn.Module) -> bool:
+    """Return whether a module has any parameter yet."""
+    return next(module.parameters(), None) is not None
+
+
+def restore_structure(module: nn.Module, checkpoint: Mapping[str, Any]) -> None:
+    """Bring a module to the structure that the checkpoint's weights have.
+
+    Args:
+        module: one that was never changed, or that the same techniques changed before.
+        checkpoint: the content of a checkpoint.
+
+    Raises:
+        CheckpointError: if the module was changed by other techniques than the checkpoint's, or
+            the plan doesn't fit it.
+    """
+    saved, own = saved_plan(checkpoint), plan_of(module)
+    keys, own_keys = [entry["key"] for entry in saved], [entry["key"] for entry in own]
+    if own and keys != own_keys:
+        raise CheckpointError(
+            f"the model was changed by {', '.join(own_keys)}, and the checkpoint's by "
+            f"{', '.join(keys) or 'nothing'}: resume with the same techniques in the same order"
+        )
+    known: dict[str, type[Surgery]] = {cls.__name__: cls for cls in _surgeries()}
+    for index, entry in enumerate(saved):
+        if own and own[index] == entry:
+            continue
+        if entry["technique"] not in known:
+            raise CheckpointError(
+                f"the checkpoint's model was changed by {entry['key']}, which isn't known here: "
+                f"import the module that defines {entry['technique']}"
+            )
+        known[entry["technique"]].redo(module, entry["plan"])
+        write_entry(module, entry)
+
+
+def _surgeries() -> list[type[Any]]:
+    import lightning_dlopt.structure  # noqa: F401  the package's own are known once it is loaded
+
+    return list(subclasses(Surgery))
