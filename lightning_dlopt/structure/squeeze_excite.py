@@ -29,9 +29,10 @@ def squeeze_excite(
 ) -> list[str]:
     """Put a squeeze-and-excitation behind convolutions, in place, and return their names.
 
-    Convolutions that have one, and those inside of torchvision's, stay. Each other one becomes a ``Sequential`` of itself and torchvision's ``SqueezeExcitation``:
-    the channels' means over all places go through two 1 x 1 convolutions, with ReLU between them
-    and a sigmoid at the end, and give the factors by which the channels are multiplied. See
+    Each becomes a ``Sequential`` of itself and torchvision's ``SqueezeExcitation``: the channels'
+    means over all places go through two 1 x 1 convolutions, with ReLU between them and a sigmoid
+    at the end, and give the factors by which the channels are multiplied. Convolutions that have
+    one already stay as they are, and so do those inside of a network's own. See
     :class:`SqueezeExcite`.
 
     Args:
