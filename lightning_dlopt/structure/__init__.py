@@ -8,6 +8,7 @@ from lightning_dlopt.structure.mlp import MLP
 from lightning_dlopt.structure.multiply_adds import count_multiply_adds
 from lightning_dlopt.structure.recurrent_net import RecurrentNet
 from lightning_dlopt.structure.squeeze_excite import SqueezeExcite, squeeze_excite
+from lightning_dlopt.structure.summarize import Summaries, Summary, summarize, summarize_all
 
 __all__ = [
     "MLP",
@@ -16,7 +17,11 @@ __all__ = [
     "RecurrentNet",
     "SqueezeExcite",
     "StructureMixin",
+    "Summaries",
+    "Summary",
     "count_multiply_adds",
     "load_from_checkpoint",
     "squeeze_excite",
+    "summarize",
+    "summarize_all",
 ]
