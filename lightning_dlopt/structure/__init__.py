@@ -2,6 +2,8 @@
 
 from lightning_dlopt.structure.attention_net import AttentionNet
 from lightning_dlopt.structure.conv_net import ConvNet
+from lightning_dlopt.structure.export import export_module
+from lightning_dlopt.structure.exported import Exported, Exports
 from lightning_dlopt.structure.load import load_from_checkpoint
 from lightning_dlopt.structure.mixin import StructureMixin
 from lightning_dlopt.structure.mlp import MLP
@@ -14,12 +16,15 @@ __all__ = [
     "MLP",
     "AttentionNet",
     "ConvNet",
+    "Exported",
+    "Exports",
     "RecurrentNet",
     "SqueezeExcite",
     "StructureMixin",
     "Summaries",
     "Summary",
     "count_multiply_adds",
+    "export_module",
     "load_from_checkpoint",
     "squeeze_excite",
     "summarize",

@@ -1,6 +1,6 @@
 """Calling a module with example arguments, without leaving a trace in it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -71,6 +71,23 @@ def with_batch_size(example: Example, size: int, owner: object = "example") -> A
         return tensor[torch.arange(size, device=tensor.device) % before]
 
     return apply_to_collection(example, Tensor, resize)
+
+
+def single_samples(examples: Iterable[Example]) -> Iterator[Any]:
+    """Yield the samples of examples one by one, each as an example.
+
+    Example:
+        >>> [sample.tolist() for sample in single_samples([torch.tensor([1, 2])])]
+        [[1], [2]]
+    """
+    for example in examples:
+        size = batch_size(example)
+
+        def only(tensor: Tensor, index: int, size: int = size) -> Tensor:
+            return tensor[index : index + 1] if tensor.shape[:1] == (size,) else tensor
+
+        for index in range(size):
+            yield apply_to_collection(example, Tensor, only, index)
 
 
 def call(module: nn.Module, example: Example, owner: object) -> Any:

@@ -1,0 +1,174 @@
+"""Writing a module to files that run without its code, and comparing them with it."""
+
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightning_dlopt.core.checks import check_choice, check_number
+from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError, one_line
+from lightning_dlopt.structure.compare_exports import (
+    compare_outputs,
+    evaluate_both,
+    latencies_of,
+)
+from lightning_dlopt.structure.example import Example, call, evaluating, single_samples
+from lightning_dlopt.structure.exported import Exported, Exports
+from lightning_dlopt.structure.exported_forms import (
+    OWNER,
+    SUFFIXES,
+    check_packages,
+    load_onnx,
+    load_torch,
+    trace,
+    write_onnx,
+)
+from lightning_dlopt.structure.int8 import quantize_onnx
+from lightning_dlopt.structure.summarize import saved_bytes
+
+
+def export_module(
+    module: nn.Module,
+    example: Example,
+    path: str | Path,
+    *,
+    formats: Sequence[str] = ("torch_export", "onnx"),
+    tolerance: float = 1e-4,
+    overwrite: bool = False,
+    latency: bool = False,
+    calibration: Iterable[Example] = (),
+    evaluation: Iterable[tuple[Example, Any]] = (),
+) -> Exports:
+    """Write what a module computes to files that run without its code, and compare them with it.
+
+    Each file is loaded again and run on the example, on one sample of it, and on three samples
+    more than it has. Only if all of them agree with the module are the files put in place.
+    A file takes any batch size if the module's code allows it, and otherwise single samples.
+
+    ``"int8"`` is for processors that are faster with 8-bit integers than with floating point; what
+    it costs in accuracy has to be measured, for which there is ``evaluation``.
+
+    Args:
+        module: computes in evaluation, and is left as it was; what is written is its ``forward``.
+        example: its argument, a tuple of its arguments, or a dict of its keyword arguments, on its
+            device. The first dimension of its tensors is the samples.
+        path: of the files, without what comes after the last point; in a folder that is there
+            already they are called ``model``.
+        formats: ``"torch_export"`` writes ``.pt2`` by ``torch.export``, ``"onnx"`` writes
+            ``.onnx`` by ``torch.onnx``, and ``"int8"`` writes ``.int8.onnx`` by ONNX Runtime's
+            static quantization. The last two need ``pip install 'lightning-dlopt[export]'``.
+        tolerance: how far outputs may differ, as a share of the largest output if that is above
+            1; from 0. What has 8 bits isn't held to it.
+        overwrite: whether files of these names may be replaced.
+        latency: whether to measure how long calls take, at batch sizes 1 and 256, in turns.
+        calibration: examples that ``"int8"`` takes the range of the activations from.
+        evaluation: examples with their targets, on which ``"int8"`` is compared with the module:
+            by the share of right predictions where targets are class indices, and otherwise by
+            the mean difference of the outputs.
+
+    Returns:
+        The module and the files, in the order of ``formats``.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: if an argument has a bad value, a file is there already
+            or can't be written, the module can't be exported, or a file differs from it.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     found = export_module(
+        ...         nn.Linear(4, 2), torch.zeros(3, 4), folder, formats=["torch_export"]
+        ...     )
+        ...     Path(folder, "model.pt2").exists(), found[1].name, found[1].difference
+        (True, 'model.pt2', 0.0)
+    """
+    names = _check_formats(formats)
+    tolerance = check_number(OWNER, "tolerance", tolerance, "[0, inf)")
+    stem = Path(path) / "model" if Path(path).is_dir() else Path(path)
+    targets = {name: stem.with_name(stem.name + SUFFIXES[name]) for name in names}
+    for target in targets.values():
+        if target.exists() and not overwrite:
+            raise ArgumentError(f"{OWNER}: {target} is there already: say overwrite=True")
+    check_packages(names)
+    with _room_beside(stem) as folder:
+        with evaluating(module, OWNER):
+            written, dynamic = _write(module, example, folder, names, calibration)
+            runs = {
+                name: (load_torch if name == "torch_export" else load_onnx)(written[name])
+                for name in names
+            }
+            differences = compare_outputs(module, example, runs, dynamic, tolerance)
+            times = latencies_of(module, example, runs, dynamic) if latency else {}
+            marks = evaluate_both(module, runs, evaluation, dynamic)
+        rows = [
+            Exported(
+                type(module).__name__,
+                None,
+                saved_bytes(module),
+                latency=times.get("module", {}),
+                **marks.get("module", {}),
+            )
+        ]
+        for name, target in targets.items():
+            row = Exported(
+                target.name,
+                str(target),
+                written[name].stat().st_size,
+                difference=differences[name],
+                any_batch_size=dynamic,
+                latency=times.get(name, {}),
+                **marks.get(name, {}),
+            )
+            rows.append(row)
+        for name, target in targets.items():
+            written[name].replace(target)
+    return Exports(rows)
+
+
+@contextmanager
+def _room_beside(stem: Path) -> Iterator[Path]:
+    """Yield a new folder, where files can be made that are moved to the ``stem``'s folder."""
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        room = tempfile.TemporaryDirectory(prefix=".export_", dir=stem.parent)
+    except OSError as error:
+        raise ArgumentError(
+            f"{OWNER}: {stem.parent} can't be written to: {one_line(error)}"
+        ) from error
+    with room as folder:
+        yield Path(folder)
+
+
+def _check_formats(formats: Any) -> list[str]:
+    if isinstance(formats, str) or not isinstance(formats, Sequence):
+        raise ArgumentTypeError(
+            f"{OWNER}: formats={formats!r} must be a list of {', '.join(map(repr, SUFFIXES))}"
+        )
+    if not formats:
+        raise ArgumentError(f"{OWNER}: formats must hold at least one")
+    for name in formats:
+        check_choice(OWNER, "formats", name, list(SUFFIXES))
+    return list(dict.fromkeys(formats))
+
+
+def _write(
+    module: nn.Module,
+    example: Example,
+    folder: Path,
+    formats: Sequence[str],
+    calibration: Iterable[Example],
+) -> tuple[dict[str, Path], bool]:
+    call(module, example, OWNER)  # its own error is clearer than the tracer's
+    program, shapes = trace(module, example)
+    written = {name: folder / f"model{suffix}" for name, suffix in SUFFIXES.items()}
+    if "torch_export" in formats:
+        torch.export.save(program, written["torch_export"])
+    if "onnx" in formats or "int8" in formats:
+        write_onnx(program, shapes, written["onnx"])
+    if "int8" in formats:
+        given = calibration if shapes is not None else single_samples(calibration)
+        quantize_onnx(written["onnx"], written["int8"], given)
+    return written, shapes is not None
