@@ -16,6 +16,7 @@ commands:
   list       list the techniques, modules and data sets, one line each
   preview    draw a technique:         dlopt preview schedule CosineLR
              or its effect on images:  dlopt preview augmentation --config ...
+  export     write a trained module:   dlopt export --config ... --ckpt_path ... --output model
 
 `dlopt COMMAND --help` explains one of them.
 """
@@ -52,8 +53,12 @@ def main(args: Sequence[str] | None = None) -> int:
             from lightning_dlopt.cli.preview import run
 
             run(arguments[1:])
+        elif command == "export":
+            from lightning_dlopt.cli.export import run
+
+            run(arguments[1:])
         else:
-            known = ", ".join([*TRAINER_COMMANDS, "list", "preview"])
+            known = ", ".join([*TRAINER_COMMANDS, "list", "preview", "export"])
             print(f"dlopt: error: no command {command!r}; there are {known}", file=sys.stderr)
             return 2
     except user_mistakes() as error:

@@ -56,8 +56,8 @@ def export_module(
         module: computes in evaluation, and is left as it was; what is written is its ``forward``.
         example: its argument, a tuple of its arguments, or a dict of its keyword arguments, on its
             device. The first dimension of its tensors is the samples.
-        path: of the files, without what comes after the last point; in a folder that is there
-            already they are called ``model``.
+        path: of the files, without their ends such as ``.onnx``; in a folder that is there already
+            they are called ``model``.
         formats: ``"torch_export"`` writes ``.pt2`` by ``torch.export``, ``"onnx"`` writes
             ``.onnx`` by ``torch.onnx``, and ``"int8"`` writes ``.int8.onnx`` by ONNX Runtime's
             static quantization. The last two need ``pip install 'lightning-dlopt[export]'``.
@@ -85,15 +85,14 @@ def export_module(
         ...     Path(folder, "model.pt2").exists(), found[1].name, found[1].difference
         (True, 'model.pt2', 0.0)
     """
-    names = _check_formats(formats)
+    targets = target_files(path, formats)
+    names = list(targets)
     tolerance = check_number(OWNER, "tolerance", tolerance, "[0, inf)")
-    stem = Path(path) / "model" if Path(path).is_dir() else Path(path)
-    targets = {name: stem.with_name(stem.name + SUFFIXES[name]) for name in names}
     for target in targets.values():
         if target.exists() and not overwrite:
             raise ArgumentError(f"{OWNER}: {target} is there already: say overwrite=True")
     check_packages(names)
-    with _room_beside(stem) as folder:
+    with _room_in(next(iter(targets.values())).parent) as folder:
         with evaluating(module, OWNER):
             written, dynamic = _write(module, example, folder, names, calibration)
             runs = {
@@ -129,20 +128,24 @@ def export_module(
 
 
 @contextmanager
-def _room_beside(stem: Path) -> Iterator[Path]:
-    """Yield a new folder, where files can be made that are moved to the ``stem``'s folder."""
+def _room_in(parent: Path) -> Iterator[Path]:
+    """Yield a new folder in another, where files are made before they are put in place."""
     try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        room = tempfile.TemporaryDirectory(prefix=".export_", dir=stem.parent)
+        parent.mkdir(parents=True, exist_ok=True)
+        room = tempfile.TemporaryDirectory(prefix=".export_", dir=parent)
     except OSError as error:
-        raise ArgumentError(
-            f"{OWNER}: {stem.parent} can't be written to: {one_line(error)}"
-        ) from error
+        raise ArgumentError(f"{OWNER}: {parent} can't be written to: {one_line(error)}") from error
     with room as folder:
         yield Path(folder)
 
 
-def _check_formats(formats: Any) -> list[str]:
+def target_files(path: str | Path, formats: Sequence[str]) -> dict[str, Path]:
+    """Return the files that :func:`export_module` writes, by format; errors as there.
+
+    Example:
+        >>> target_files("runs/net", ["onnx"])["onnx"].name
+        'net.onnx'
+    """
     if isinstance(formats, str) or not isinstance(formats, Sequence):
         raise ArgumentTypeError(
             f"{OWNER}: formats={formats!r} must be a list of {', '.join(map(repr, SUFFIXES))}"
@@ -151,7 +154,10 @@ def _check_formats(formats: Any) -> list[str]:
         raise ArgumentError(f"{OWNER}: formats must hold at least one")
     for name in formats:
         check_choice(OWNER, "formats", name, list(SUFFIXES))
-    return list(dict.fromkeys(formats))
+    stem = Path(path) / "model" if Path(path).is_dir() else Path(path)
+    if not stem.name:
+        raise ArgumentError(f"{OWNER}: path={str(path)!r} must name the files")
+    return {name: stem.with_name(stem.name + SUFFIXES[name]) for name in formats}
 
 
 def _write(

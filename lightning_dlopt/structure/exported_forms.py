@@ -1,6 +1,7 @@
 """The forms in which a module is written to a file for use without its code."""
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -61,7 +62,9 @@ def tensors_in(values: Any) -> list[Tensor]:
 def _plain_operators() -> Iterator[None]:
     """Keep torch from compiled functions, and from kernels that no other runtime knows."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
-    with torch.compiler.set_stance("force_eager"):
+    with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+        # recurrent layers list their weights anew, which are parameters all the same
+        warnings.filterwarnings("ignore", "The tensor attributes .* were assigned during export")
         try:
             torch.backends.mha.set_fastpath_enabled(False)
             yield
@@ -113,9 +116,12 @@ def write_onnx(program: ExportedProgram, shapes: Any, path: Path) -> None:
     """
     options: dict[str, Any] = {} if shapes is None else {"dynamic_shapes": shapes}
     try:
-        torch.onnx.export(
-            program, f=path, dynamo=True, external_data=False, verbose=False, **options
-        )
+        with warnings.catch_warnings():
+            # what isn't a tensor is no input of the file; only the batch's name is lost by it
+            warnings.filterwarnings("ignore", ".*The dynamic axes will not be renamed")
+            torch.onnx.export(
+                program, f=path, dynamo=True, external_data=False, verbose=False, **options
+            )
     except Exception as error:
         unknown = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", _whole(error))
         if unknown:
