@@ -24,12 +24,20 @@ class BatchExamples:
         module: whose ``forward`` it is.
         data: the run's DataModule, or None if the module has its own loaders.
         input_key: where the input is in a batch, if it isn't clear.
+        state: what a checkpoint holds of the DataModule, restored after its ``setup``.
     """
 
-    def __init__(self, module: LightningModule, data: Any, input_key: Key | None = None) -> None:
+    def __init__(
+        self,
+        module: LightningModule,
+        data: Any,
+        input_key: Key | None = None,
+        state: dict[str, Any] | None = None,
+    ) -> None:
         self.module = module
         self.data = data
         self.input_key = input_key
+        self.state = state
         self._stages: set[str] = set()
 
     def first(self) -> Any:
@@ -57,10 +65,13 @@ class BatchExamples:
             return
         stage = "test" if kind == "test" else "fit"
         if self.data is not None and stage not in self._stages:
-            if not self._stages:
-                self.data.prepare_data()
+            first = not self._stages
             self._stages.add(stage)
+            if first:
+                self.data.prepare_data()
             self.data.setup(stage)
+            if first and self.state is not None:
+                self.data.load_state_dict(self.state)
         loader = getattr(source, name)()
         if isinstance(loader, Mapping):
             loader = list(loader.values())

@@ -35,8 +35,8 @@ class ExportCLI(DloptCLI):
         self.ckpt_path = ckpt_path
 
 
-def restored_module(cli: Any) -> LightningModule:
-    """Return the module with the structure and the weights of the checkpoint.
+def restored_module(cli: Any) -> tuple[LightningModule, dict[str, Any]]:
+    """Return the module with the structure and the weights of the checkpoint, and this itself.
 
     Raises:
         UsageError: if there is no checkpoint.
@@ -61,7 +61,7 @@ def restored_module(cli: Any) -> LightningModule:
     if module.strict_loading:
         check_same_model(module, checkpoint["state_dict"])
     module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
-    return module
+    return module, checkpoint
 
 
 def input_lines(example: Any) -> list[str]:
@@ -129,8 +129,9 @@ def run(arguments: list[str]) -> None:
     key: Key | None = int(given) if given is not None and given.isdigit() else given
     with kept_generators(torch.device("cpu")):
         cli = run_cli(ExportCLI, ["test", *others], save_config_callback=None)
-        module = restored_module(cli)
-        data = BatchExamples(module, cli.datamodule, key)
+        module, checkpoint = restored_module(cli)
+        state = checkpoint.get(type(cli.datamodule).__qualname__)
+        data = BatchExamples(module, cli.datamodule, key, state)
         example = data.first()
         example = with_batch_size(example, min(batch_size(example), _SAMPLES))
         exports = export_module(

@@ -155,8 +155,6 @@ def target_files(path: str | Path, formats: Sequence[str]) -> dict[str, Path]:
     for name in formats:
         check_choice(OWNER, "formats", name, list(SUFFIXES))
     stem = Path(path) / "model" if Path(path).is_dir() else Path(path)
-    if not stem.name:
-        raise ArgumentError(f"{OWNER}: path={str(path)!r} must name the files")
     return {name: stem.with_name(stem.name + SUFFIXES[name]) for name in formats}
 
 
