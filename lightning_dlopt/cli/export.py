@@ -1,6 +1,7 @@
 """``dlopt export``: a trained module as files that run without its code."""
 
 import argparse
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from lightning_dlopt.cli.mistakes import UsageError
 from lightning_dlopt.cli.train import DloptCLI, run_cli
 from lightning_dlopt.core.batch import Key
 from lightning_dlopt.core.global_generators import kept_generators
-from lightning_dlopt.structure.example import batch_size, with_batch_size
+from lightning_dlopt.structure.example import batch_size, has_length, length_of, with_batch_size
 from lightning_dlopt.structure.export import export_module, target_files
 from lightning_dlopt.structure.exported_forms import tensors_in
 from lightning_dlopt.structure.surgery import restore_structure
@@ -64,18 +65,23 @@ def restored_module(cli: Any) -> tuple[LightningModule, dict[str, Any]]:
     return module, checkpoint
 
 
-def input_lines(example: Any) -> list[str]:
-    """Return what each tensor of an example is.
+def input_lines(example: Any, free: Sequence[str]) -> list[str]:
+    """Return what each tensor of an example may be.
 
     Example:
-        >>> input_lines((torch.zeros(2, 3), {"mask": torch.ones(2).bool()}))
-        ['float32 (batch, 3)', 'bool (batch)']
+        >>> input_lines((torch.zeros(2, 3), {"mask": torch.ones(2, 5).bool()}), ["batch"])
+        ['float32 (batch, 3)', 'bool (batch, 5)']
+        >>> input_lines(torch.ones(2, 5).long(), ["batch", "length"])
+        ['int64 (batch, length)']
     """
-    size = batch_size(example)
+    size, length = batch_size(example), length_of(example)
 
     def described(tensor: Tensor) -> str:
-        batch = tensor.shape[:1] == (size,)
-        shape = ["batch" if batch and i == 0 else str(n) for i, n in enumerate(tensor.shape)]
+        shape = [str(n) for n in tensor.shape]
+        if tensor.shape[:1] == (size,):
+            shape[0] = "batch" if "batch" in free else "1"
+        if "length" in free and has_length(tensor, length):
+            shape[1] = "length"
         return f"{str(tensor.dtype).removeprefix('torch.')} ({', '.join(shape)})"
 
     return [described(tensor) for tensor in tensors_in(example)]
@@ -86,8 +92,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="dlopt export",
         usage="%(prog)s --config FILE --ckpt_path FILE [options] [options of dlopt test]",
         description="Write a trained module to files that run without its code, and compare them "
-        "with it. They compute what its forward does, for any batch size where it can. The "
-        "example is the module's example_input_array, or the first batch of validation.",
+        "with it. They compute what its forward does, for any batch size and any length of texts "
+        "where it can. The example is the module's example_input_array, or the first batch of "
+        "validation.",
         epilog="Formats: torch_export writes .pt2 (torch.export), onnx writes .onnx, and int8 "
         "writes .int8.onnx (8-bit integers, by ONNX Runtime; compared on the validation set, or "
         "else on the test set). The last two need pip install 'lightning-dlopt[export]'.",
@@ -147,7 +154,8 @@ def run(arguments: list[str]) -> None:
             ),
             evaluation=_held_out(data),
         )
-    print(f"{type(module).__name__}.forward of {'; '.join(input_lines(example))}")
+    inputs = "; ".join(input_lines(example, exports[1].free_sizes))
+    print(f"{type(module).__name__}.forward of {inputs}")
     print(exports)
     print("wrote", ", ".join(str(one.path) for one in exports if one.path))
 

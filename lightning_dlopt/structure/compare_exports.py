@@ -12,8 +12,10 @@ from lightning_dlopt.structure.example import (
     Example,
     batch_size,
     call,
+    length_of,
     single_samples,
     with_batch_size,
+    with_length,
 )
 from lightning_dlopt.structure.exported_forms import OWNER, Run, tensors_in
 from lightning_dlopt.structure.latency import Latency, measure_latency
@@ -25,13 +27,17 @@ def _outputs(module: nn.Module, example: Example) -> list[Tensor]:
 
 
 def compare_outputs(
-    module: nn.Module, example: Example, runs: dict[str, Run], dynamic: bool, tolerance: float
+    module: nn.Module, example: Example, runs: dict[str, Run], free: Sequence[str], tolerance: float
 ) -> dict[str, float]:
     """Return each file's largest difference; raise if it is too large."""
     count = batch_size(example, OWNER)
     largest = dict.fromkeys(runs, 0.0)
-    for size in (count, 1, count + 3) if dynamic else (1,):
-        batch = with_batch_size(example, size, OWNER)
+    sizes = [count, 1, count + 3] if free else [1]
+    batches = [(size, with_batch_size(example, size, OWNER)) for size in sizes]
+    if "length" in free:
+        half = max(1, (length_of(example) or 0) // 2)
+        batches.append((count, with_length(example, half)))
+    for size, batch in batches:
         expected = _outputs(module, batch)
         for name, run in runs.items():
             difference = largest_difference(run(batch), expected)
@@ -72,13 +78,13 @@ def largest_difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> f
 
 
 def latencies_of(
-    module: nn.Module, example: Example, runs: dict[str, Run], dynamic: bool
+    module: nn.Module, example: Example, runs: dict[str, Run], free: Sequence[str]
 ) -> dict[str, dict[int, Latency]]:
     """Return how long calls of the module and the files take, by name and batch size."""
     found: dict[str, dict[int, Latency]] = {}
     for size in BATCH_SIZES:
         batch = with_batch_size(example, size, OWNER)
-        files = runs if dynamic or size == 1 else {}
+        files = runs if free or size == 1 else {}
         calls: dict[str, Any] = {name: partial(run, batch) for name, run in files.items()}
         calls["module"] = partial(_outputs, module, batch)
         for name, measured in measure_latency(calls).items():
@@ -87,7 +93,10 @@ def latencies_of(
 
 
 def evaluate_both(
-    module: nn.Module, runs: dict[str, Run], evaluation: Iterable[tuple[Any, Any]], dynamic: bool
+    module: nn.Module,
+    runs: dict[str, Run],
+    evaluation: Iterable[tuple[Any, Any]],
+    free: Sequence[str],
 ) -> dict[str, dict[str, Any]]:
     """Return the accuracy of the module and its 8-bit file, or how far their outputs differ."""
     if "int8" not in runs:
@@ -96,7 +105,7 @@ def evaluate_both(
     classes = True
     for example, target in evaluation:
         expected = _outputs(module, example)
-        parts = [runs["int8"](one) for one in ([example] if dynamic else single_samples([example]))]
+        parts = [runs["int8"](one) for one in ([example] if free else single_samples([example]))]
         found = [torch.cat(outputs) for outputs in zip(*parts, strict=True)]
         for one, other in zip(found, expected, strict=True):
             apart += float((one.double() - other.double()).abs().sum())

@@ -73,6 +73,43 @@ def with_batch_size(example: Example, size: int, owner: object = "example") -> A
     return apply_to_collection(example, Tensor, resize)
 
 
+def length_of(example: Example) -> int | None:
+    """Return the length of the texts in an example; None if it holds no tensor of whole numbers.
+
+    Example:
+        >>> length_of(torch.tensor([[5, 6, 0], [7, 0, 0]]))
+        3
+    """
+    found: list[int] = []
+    apply_to_collection(
+        example, Tensor, lambda tensor: found.extend(tensor.shape[1:] if has_length(tensor) else ())
+    )
+    return found[0] if found else None
+
+
+def has_length(tensor: Tensor, length: int | None = None) -> bool:
+    """Return whether a tensor holds texts or their masks, of that length if one is given."""
+    is_text = tensor.dim() == 2 and not (tensor.is_floating_point() or tensor.is_complex())
+    return is_text and length in (None, tensor.shape[1])
+
+
+def with_length(example: Example, length: int) -> Any:
+    """Return an example with its texts cut, or repeated, to another length.
+
+    Example:
+        >>> with_length(torch.tensor([[5, 6, 0], [7, 0, 0]]), 4).tolist()
+        [[5, 6, 0, 5], [7, 0, 0, 7]]
+    """
+    before = length_of(example)
+
+    def resize(tensor: Tensor) -> Tensor:
+        if before is None or not has_length(tensor, before):
+            return tensor
+        return tensor[:, torch.arange(length, device=tensor.device) % before]
+
+    return apply_to_collection(example, Tensor, resize)
+
+
 def single_samples(examples: Iterable[Example]) -> Iterator[Any]:
     """Yield the samples of examples one by one, each as an example.
 

@@ -47,7 +47,9 @@ def export_module(
 
     Each file is loaded again and run on the example, on one sample of it, and on three samples
     more than it has. Only if all of them agree with the module are the files put in place.
-    A file takes any batch size if the module's code allows it, and otherwise single samples.
+    A file takes any batch size if the module's code allows it, and otherwise single samples; and
+    texts (token ids or masks, ``(batch, length)``) of any length if it allows that, and otherwise
+    of the example's length.
 
     ``"int8"`` is for processors that are faster with 8-bit integers than with floating point; what
     it costs in accuracy has to be measured, for which there is ``evaluation``.
@@ -94,14 +96,14 @@ def export_module(
     check_packages(names)
     with _room_in(next(iter(targets.values())).parent) as folder:
         with evaluating(module, OWNER):
-            written, dynamic = _write(module, example, folder, names, calibration)
+            written, free = _write(module, example, folder, names, calibration)
             runs = {
                 name: (load_torch if name == "torch_export" else load_onnx)(written[name])
                 for name in names
             }
-            differences = compare_outputs(module, example, runs, dynamic, tolerance)
-            times = latencies_of(module, example, runs, dynamic) if latency else {}
-            marks = evaluate_both(module, runs, evaluation, dynamic)
+            differences = compare_outputs(module, example, runs, free, tolerance)
+            times = latencies_of(module, example, runs, free) if latency else {}
+            marks = evaluate_both(module, runs, evaluation, free)
         rows = [
             Exported(
                 type(module).__name__,
@@ -117,7 +119,7 @@ def export_module(
                 str(target),
                 written[name].stat().st_size,
                 difference=differences[name],
-                any_batch_size=dynamic,
+                free_sizes=free,
                 latency=times.get(name, {}),
                 **marks.get(name, {}),
             )
@@ -164,15 +166,15 @@ def _write(
     folder: Path,
     formats: Sequence[str],
     calibration: Iterable[Example],
-) -> tuple[dict[str, Path], bool]:
+) -> tuple[dict[str, Path], tuple[str, ...]]:
     call(module, example, OWNER)  # its own error is clearer than the tracer's
-    program, shapes = trace(module, example)
+    traced = trace(module, example)
     written = {name: folder / f"model{suffix}" for name, suffix in SUFFIXES.items()}
     if "torch_export" in formats:
-        torch.export.save(program, written["torch_export"])
+        torch.export.save(traced.program, written["torch_export"])
     if "onnx" in formats or "int8" in formats:
-        write_onnx(program, shapes, written["onnx"])
+        write_onnx(traced, written["onnx"])
     if "int8" in formats:
-        given = calibration if shapes is not None else single_samples(calibration)
+        given = calibration if traced.free else single_samples(calibration)
         quantize_onnx(written["onnx"], written["int8"], given)
-    return written, shapes is not None
+    return written, traced.free

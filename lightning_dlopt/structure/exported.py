@@ -18,7 +18,8 @@ class Exported:
         bytes: its size; the module's is that of its saved ``state_dict``.
         difference: the largest one from the module's outputs, as a share of the largest output if
             that is above 1; of the module itself, 0.
-        any_batch_size: False if it takes single samples only.
+        free_sizes: which sizes of the inputs may be others than the example's: ``"batch"``, and
+            for texts ``"length"``. A file without the first takes single samples only.
         latency: milliseconds of a call by batch size, if it was measured.
         accuracy: the share of targets that it predicts, if there were class indices to compare.
         mean_difference: the mean one from the module's outputs, if there were other samples.
@@ -28,7 +29,7 @@ class Exported:
     path: str | None
     bytes: int
     difference: float = 0.0
-    any_batch_size: bool = True
+    free_sizes: tuple[str, ...] = ("batch",)
     latency: Mapping[int, Latency] = field(default_factory=dict)
     accuracy: float | None = None
     mean_difference: float | None = None
@@ -53,12 +54,12 @@ class Exports(tuple[Exported, ...]):
             for name in ("accuracy", "mean_difference")
             if any(getattr(one, name) is not None for one in self)
         ]
-        head = ["", "bytes", "largest difference", "batch size"]
+        head = ["", "bytes", "largest difference", "free sizes"]
         head += [f"ms at batch size {size}" for size in sizes]
         rows = [[*head, *(name.replace("_", " ") for name in shown)]]
         for one in self:
             row = [one.name, f"{one.bytes:,}", f"{one.difference:.1e}" if one.path else "-"]
-            row.append("any" if one.any_batch_size else "1")
+            row.append((", ".join(one.free_sizes) or "none") if one.path else "-")
             row += [str(one.latency.get(size, "-")) for size in sizes]
             values = (getattr(one, name) for name in shown)
             rows.append([*row, *("-" if value is None else f"{value:.4f}" for value in values)])

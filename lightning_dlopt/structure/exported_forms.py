@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
@@ -19,6 +19,8 @@ from lightning_dlopt.structure.example import (
     arguments_of,
     batch_size,
     call,
+    has_length,
+    length_of,
     with_batch_size,
 )
 
@@ -72,8 +74,22 @@ def _plain_operators() -> Iterator[None]:
             torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
-def trace(module: nn.Module, example: Example) -> tuple[ExportedProgram, Any]:
-    """Return what a module computes, and its dynamic shapes; these are None for one sample only.
+class Traced(NamedTuple):
+    """What a module computes.
+
+    Attributes:
+        program: for all tensors of the sizes of the example but for those that are free.
+        free: the names of the sizes that may be others: none, the batch's, or it and the length.
+        names: those of each tensor's dimensions, in the form that ``torch.onnx`` takes.
+    """
+
+    program: ExportedProgram
+    free: tuple[str, ...]
+    names: Any
+
+
+def trace(module: nn.Module, example: Example) -> Traced:
+    """Return what a module computes, with as many free sizes as its code allows.
 
     Args:
         module: in evaluation.
@@ -83,44 +99,60 @@ def trace(module: nn.Module, example: Example) -> tuple[ExportedProgram, Any]:
         ArgumentError: if ``torch.export`` can't follow it.
     """
     module = getattr(module, "_orig_mod", module)  # of a compiled one
-    several = with_batch_size(example, max(batch_size(example, OWNER), 2), OWNER)
-    shapes: Any = _Shapes()
-    batch, size = Dim("batch"), batch_size(several, OWNER)
-
-    def mark(tensor: Tensor) -> Tensor:
-        if tensor.shape[:1] == (size,):
-            shapes[tensor] = {0: batch}
-        return tensor
-
-    apply_to_collection(several, Tensor, mark)
-    args, kwargs = arguments_of(several, OWNER)
+    size, length = max(batch_size(example, OWNER), 2), length_of(example)
     with _plain_operators():
+        for free in (("batch", "length"), ("batch",)):
+            if "length" in free and length is None:
+                continue
+            given = with_batch_size(example, size, OWNER)
+            shapes, names = _shapes_of(module, given, size, length if "length" in free else None)
+            args, kwargs = arguments_of(given, OWNER)
+            try:
+                program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes)
+                return Traced(program, free, names)
+            except Exception:  # a size that is written into it, or code that can't be followed
+                continue
+        args, kwargs = arguments_of(with_batch_size(example, 1, OWNER), OWNER)
         try:
-            dynamic: Any = shapes.dynamic_shapes(module, args, kwargs)
-            return torch.export.export(module, args, kwargs, dynamic_shapes=dynamic), dynamic
-        except Exception:  # a batch size that is written into it, or code that can't be followed
-            args, kwargs = arguments_of(with_batch_size(example, 1, OWNER), OWNER)
-        try:
-            return torch.export.export(module, args, kwargs), None
+            return Traced(torch.export.export(module, args, kwargs), (), None)
         except Exception as error:
             raise ArgumentError(
                 f"{OWNER}: torch.export can't follow {type(module).__name__}: {brief(error)}"
             ) from error
 
 
-def write_onnx(program: ExportedProgram, shapes: Any, path: Path) -> None:
-    """Write an exported program as ONNX.
+def _shapes_of(
+    module: nn.Module, example: Example, size: int, length: int | None
+) -> tuple[Any, Any]:
+    """Return which sizes are free for ``torch.export``, and their names for ``torch.onnx``."""
+    shapes, names = _Shapes(), _Shapes()
+
+    def mark(tensor: Tensor) -> Tensor:
+        found = {0: "batch"} if tensor.shape[:1] == (size,) else {}
+        if length is not None and has_length(tensor, length):
+            found[1] = "length"
+        if found:
+            shapes[tensor], names[tensor] = dict.fromkeys(found, Dim.DYNAMIC), found
+        return tensor
+
+    apply_to_collection(example, Tensor, mark)
+    args, kwargs = arguments_of(example, OWNER)
+    return shapes.dynamic_shapes(module, args, kwargs), names.dynamic_shapes(module, args, kwargs)
+
+
+def write_onnx(traced: Traced, path: Path) -> None:
+    """Write what a module computes as ONNX.
 
     Raises:
         ArgumentError: if an operator isn't known there, or the file would be above 2 GB.
     """
-    options: dict[str, Any] = {} if shapes is None else {"dynamic_shapes": shapes}
+    options: dict[str, Any] = {} if traced.names is None else {"dynamic_shapes": traced.names}
     try:
         with warnings.catch_warnings():
             # what isn't a tensor is no input of the file; only the batch's name is lost by it
             warnings.filterwarnings("ignore", ".*The dynamic axes will not be renamed")
             torch.onnx.export(
-                program, f=path, dynamo=True, external_data=False, verbose=False, **options
+                traced.program, f=path, dynamo=True, external_data=False, verbose=False, **options
             )
     except Exception as error:
         unknown = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", _whole(error))

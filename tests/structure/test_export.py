@@ -72,7 +72,8 @@ def test_files_compute_what_the_module_does(name: str, tmp_path: Path) -> None:
     assert all(torch.equal(tensor, before[key]) for key, tensor in module.state_dict().items())
     assert module.training
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.onnx", "net.pt2"]
-    assert all(one.any_batch_size for one in found)
+    length = ("length",) if name == "attention" else ()
+    assert {one.free_sizes for one in found[1:]} == {("batch", *length)}
     assert all(one.difference < 1e-5 for one in found)
     module.eval()
     onnx.checker.check_model(tmp_path / "net.onnx", full_check=True)
@@ -83,6 +84,21 @@ def test_files_compute_what_the_module_does(name: str, tmp_path: Path) -> None:
             expected = module(batch)
         torch.testing.assert_close(program(batch), expected, rtol=1e-5, atol=1e-6)
         (output,) = run_onnx(tmp_path / "net.onnx", batch)
+        torch.testing.assert_close(torch.tensor(output), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_texts_of_any_length(tmp_path: Path) -> None:
+    module = AttentionNet(20, 3, width=8, heads=2, max_length=40).eval()
+    export_module(module, TOKENS, tmp_path)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    assert session.get_inputs()[0].shape == ["batch", "length"]
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    for shape in ((1, 1), (5, 40), (2, 7)):
+        tokens = torch.arange(shape[0] * shape[1]).view(shape) % 20
+        with torch.no_grad():
+            expected = module(tokens)
+        torch.testing.assert_close(program(tokens), expected)
+        (output,) = run_onnx(tmp_path / "model.onnx", tokens)
         torch.testing.assert_close(torch.tensor(output), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -142,11 +158,11 @@ def test_a_batch_size_that_is_written_in_gives_files_for_one_sample(tmp_path: Pa
         calibration=calibration,
         evaluation=[(calibration[0], labels)],
     )
-    assert [one.any_batch_size for one in found] == [True, False, False]
+    assert [one.free_sizes for one in found] == [("batch",), (), ()]
     assert [list(one.latency) for one in found] == [[1, 256], [1], [1]]
     assert found[2].accuracy == found[0].accuracy
     assert run_onnx(tmp_path / "net.onnx", torch.ones(1, 4))[0].shape == (1, 4)
-    assert " 1 " in str(found).splitlines()[2]
+    assert " none " in str(found).splitlines()[2]
 
 
 class Eigenvalues(nn.Module):

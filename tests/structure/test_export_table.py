@@ -20,7 +20,7 @@ def drawn(*shape: int, seed: int = 1) -> Tensor:
 def test_the_table(tmp_path: Path) -> None:
     found = export_module(nn.Linear(4, 3), drawn(3, 4), tmp_path / "net", latency=True)
     head, *rows = str(found).splitlines()
-    titles = ["bytes", "largest difference", "batch size", "ms at batch size 1", "size 256"]
+    titles = ["bytes", "largest difference", "free sizes", "ms at batch size 1", "size 256"]
     assert [head.find(title) for title in titles] == sorted(head.find(title) for title in titles)
     assert all(title in head for title in titles)
     assert [row.split()[0] for row in rows] == ["Linear", "net.pt2", "net.onnx"]
