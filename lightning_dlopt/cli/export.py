@@ -153,6 +153,7 @@ def run(arguments: list[str]) -> None:
                 data.example_of, islice(data.batches("train"), options.calibration_batches)
             ),
             evaluation=_held_out(data),
+            pad_id=getattr(cli.datamodule, "pad_id", None),
         )
     inputs = "; ".join(input_lines(example, exports[1].free_sizes))
     print(f"{type(module).__name__}.forward of {inputs}")

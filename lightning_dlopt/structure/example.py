@@ -110,6 +110,24 @@ def with_length(example: Example, length: int) -> Any:
     return apply_to_collection(example, Tensor, resize)
 
 
+def padded_to(example: Example, length: int, pad_id: int) -> Any:
+    """Return an example with its texts padded on the right, or cut, to a length; masks likewise.
+
+    Example:
+        >>> padded_to(torch.tensor([[5, 6], [7, 0]]), 3, pad_id=0).tolist()
+        [[5, 6, 0], [7, 0, 0]]
+    """
+    before = length_of(example)
+
+    def resize(tensor: Tensor) -> Tensor:
+        if before is None or not has_length(tensor, before):
+            return tensor
+        value = 0 if tensor.dtype == torch.bool else pad_id
+        return nn.functional.pad(tensor, (0, length - before), value=value)
+
+    return apply_to_collection(example, Tensor, resize)
+
+
 def single_samples(examples: Iterable[Example]) -> Iterator[Any]:
     """Yield the samples of examples one by one, each as an example.
 

@@ -16,11 +16,19 @@ from lightning_dlopt.structure.compare_exports import (
     evaluate_both,
     latencies_of,
 )
-from lightning_dlopt.structure.example import Example, call, evaluating, single_samples
+from lightning_dlopt.structure.example import (
+    Example,
+    call,
+    evaluating,
+    length_of,
+    padded_to,
+    single_samples,
+)
 from lightning_dlopt.structure.exported import Exported, Exports
 from lightning_dlopt.structure.exported_forms import (
     OWNER,
     SUFFIXES,
+    Traced,
     check_packages,
     load_onnx,
     load_torch,
@@ -42,6 +50,7 @@ def export_module(
     latency: bool = False,
     calibration: Iterable[Example] = (),
     evaluation: Iterable[tuple[Example, Any]] = (),
+    pad_id: int | None = None,
 ) -> Exports:
     """Write what a module computes to files that run without its code, and compare them with it.
 
@@ -71,6 +80,8 @@ def export_module(
         evaluation: examples with their targets, on which ``"int8"`` is compared with the module:
             by the share of right predictions where targets are class indices, and otherwise by
             the mean difference of the outputs.
+        pad_id: where only texts of the example's length can be taken, those of ``calibration`` and
+            ``evaluation`` are padded with it on the right, or cut; None leaves them as they are.
 
     Returns:
         The module and the files, in the order of ``formats``.
@@ -94,16 +105,27 @@ def export_module(
         if target.exists() and not overwrite:
             raise ArgumentError(f"{OWNER}: {target} is there already: say overwrite=True")
     check_packages(names)
+    length = length_of(example)
+
+    def fitted(given: Any, free: Sequence[str]) -> Any:
+        if pad_id is None or length is None or "length" in free:
+            return given
+        return padded_to(given, length, pad_id)
+
     with _room_in(next(iter(targets.values())).parent) as folder:
         with evaluating(module, OWNER):
-            written, free = _write(module, example, folder, names, calibration)
+            traced = _trace(module, example)
+            free = traced.free
+            calibrated = (fitted(given, free) for given in calibration)
+            written = _write(traced, folder, names, calibrated)
             runs = {
                 name: (load_torch if name == "torch_export" else load_onnx)(written[name])
                 for name in names
             }
             differences = compare_outputs(module, example, runs, free, tolerance)
             times = latencies_of(module, example, runs, free) if latency else {}
-            marks = evaluate_both(module, runs, evaluation, free)
+            pairs = ((fitted(given, free), target) for given, target in evaluation)
+            marks = evaluate_both(module, runs, pairs, free)
         rows = [
             Exported(
                 type(module).__name__,
@@ -160,15 +182,14 @@ def target_files(path: str | Path, formats: Sequence[str]) -> dict[str, Path]:
     return {name: stem.with_name(stem.name + SUFFIXES[name]) for name in formats}
 
 
-def _write(
-    module: nn.Module,
-    example: Example,
-    folder: Path,
-    formats: Sequence[str],
-    calibration: Iterable[Example],
-) -> tuple[dict[str, Path], tuple[str, ...]]:
+def _trace(module: nn.Module, example: Example) -> Traced:
     call(module, example, OWNER)  # its own error is clearer than the tracer's
-    traced = trace(module, example)
+    return trace(module, example)
+
+
+def _write(
+    traced: Traced, folder: Path, formats: Sequence[str], calibration: Iterable[Example]
+) -> dict[str, Path]:
     written = {name: folder / f"model{suffix}" for name, suffix in SUFFIXES.items()}
     if "torch_export" in formats:
         torch.export.save(traced.program, written["torch_export"])
@@ -177,4 +198,4 @@ def _write(
     if "int8" in formats:
         given = calibration if traced.free else single_samples(calibration)
         quantize_onnx(written["onnx"], written["int8"], given)
-    return written, traced.free
+    return written

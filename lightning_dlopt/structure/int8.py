@@ -8,13 +8,16 @@ from typing import Any
 from lightning_dlopt.core.errors import ArgumentError
 from lightning_dlopt.structure.exported_forms import OWNER, brief, feed_of
 
+_PRODUCTS = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
+
 
 def quantize_onnx(source: Path, target: Path, batches: Iterable[Any]) -> None:
     """Write ``source`` with 8-bit integers, by ONNX Runtime's static quantization.
 
     Weights get one scale for each output channel; activations get one for each tensor, from the
     smallest and largest value that ``batches`` give them. Matrix products and convolutions are
-    then computed in integers where the processor can.
+    then computed in integers where the processor can; so is the rest, except in networks with
+    attention.
 
     Args:
         source: an ONNX file of floating point; a file next to it is written on the way.
@@ -35,7 +38,10 @@ def quantize_onnx(source: Path, target: Path, batches: Iterable[Any]) -> None:
         quant_pre_process,
     )
 
-    names = [given.name for given in load(source, load_external_data=False).graph.input]
+    graph = load(source, load_external_data=False).graph
+    names = [given.name for given in graph.input]
+    # next to a softmax there may be masks of minus infinity, which have no range to be divided
+    attends = any(node.op_type == "Softmax" for node in graph.node)
     feeds = (feed_of(batch, names) for batch in batches)
 
     class Reader(CalibrationDataReader):  # type: ignore[misc, unused-ignore]
@@ -65,6 +71,7 @@ def quantize_onnx(source: Path, target: Path, batches: Iterable[Any]) -> None:
             str(target),
             Reader(all_feeds()),
             quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=_PRODUCTS if attends else None,
             per_channel=True,
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,

@@ -142,6 +142,42 @@ def test_a_module_with_its_own_example_and_layers_made_in_setup(dlopt: Run, tmp_
     assert "mean difference" in printed
 
 
+@pytest.mark.parametrize(
+    ("network", "takes"), [("AttentionNet", "(batch, length)"), ("RecurrentNet", "(batch, 12)")]
+)
+def test_texts_of_many_lengths(network: str, takes: str, dlopt: Run, tmp_path: Path) -> None:
+    words = ["red", "green", "blue", "cat", "dog", "fish"]
+    texts = [" ".join(words[(i * k) % 6] for k in range(2 + i % 11)) for i in range(60)]
+    lines = [f"{'ab'['cat' in text]},{text}" for text in texts]
+    (tmp_path / "texts.csv").write_text("\n".join(["label,text", *lines]))
+    sizes = {"vocab_size": 20, "num_classes": 2, "width": 8}
+    module = {
+        "num_classes": 2,
+        "network": {"class_path": f"lightning_dlopt.{network}", "init_args": sizes},
+    }
+    callback = {"class_path": "ModelCheckpoint", "init_args": {"filename": "last"}}
+    logger = {"class_path": "CSVLogger", "init_args": {"save_dir": "runs"}}
+    data = {"path": "texts.csv", "vocab_size": 20, "validation": 30, "batch_size": 4}
+    base = tmp_path / "base.yaml"
+    base.write_text(
+        yaml.safe_dump(
+            {
+                "trainer": {"callbacks": [callback], "logger": logger},
+                "model": {"class_path": "TextClassifier", "init_args": module},
+                "data": {"class_path": "TextClassification", "init_args": data},
+            }
+        )
+    )
+    config, checkpoint = train(dlopt, tmp_path, "--config", base)
+    code, printed = dlopt(
+        *["export", "--config", config, "--ckpt_path", checkpoint, "--no_latency"],
+        *["--format", "torch_export,onnx,int8"],
+    )
+    assert code == 0, printed
+    assert f"TextClassifier.forward of int64 {takes}" in printed
+    assert all(row.split()[-1] != "-" for row in printed.splitlines() if "int8.onnx " in row)
+
+
 def test_files_are_replaced_only_on_demand(
     trained: list[object], dlopt: Run, tmp_path: Path
 ) -> None:

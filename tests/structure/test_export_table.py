@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_dlopt import ConvNet, export_module
+from lightning_dlopt import AttentionNet, ConvNet, RecurrentNet, export_module
+from lightning_dlopt.core import ArgumentError
 from lightning_dlopt.structure.compare_exports import largest_difference
 
 
@@ -129,3 +130,39 @@ def test_without_classes_the_outputs_are_compared(targets: Any, tmp_path: Path) 
     assert difference is not None
     assert 0 < difference < 0.05
     assert "mean difference" in str(found)
+
+
+TOKENS = torch.tensor([[5, 6, 7, 1, 4, 4], [8, 2, 9, 0, 0, 0]])
+
+
+def test_texts_are_padded_where_their_length_is_fixed(tmp_path: Path) -> None:
+    network = RecurrentNet(20, 3, width=8).eval()
+    longer = torch.cat([TOKENS, TOKENS], 1)
+    batches = [TOKENS, TOKENS[:, :3], longer]
+    labels = torch.tensor([1, 2])
+    arguments: dict[str, Any] = {
+        "formats": ["int8"],
+        "calibration": batches,
+        "evaluation": [(batch, labels) for batch in batches],
+    }
+    with pytest.raises(ArgumentError, match="Expected: 6"):
+        export_module(network, TOKENS, tmp_path / "net", **arguments)
+    found = export_module(network, TOKENS, tmp_path / "net", pad_id=0, **arguments)
+    assert found[1].free_sizes == ("batch",)
+    right = [(network(batch[:, :6]).argmax(1) == labels).sum() for batch in batches]
+    assert found[0].accuracy == pytest.approx(sum(right).item() / 6)  # type: ignore[union-attr]
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_masks_of_attention_stay_infinite(tmp_path: Path) -> None:
+    found = export_module(
+        AttentionNet(20, 3, width=8, heads=2),
+        TOKENS,
+        tmp_path / "net",
+        formats=["int8"],
+        calibration=[TOKENS, TOKENS[:, :4]],
+        evaluation=[(TOKENS, None)],
+        pad_id=0,
+    )
+    assert found[1].free_sizes == ("batch", "length")
+    assert found[1].difference < 0.1

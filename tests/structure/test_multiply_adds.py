@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
+from torchvision import models
 
 from lightning_dlopt import AttentionNet, ConvNet, RecurrentNet, count_multiply_adds
 from lightning_dlopt.core import ArgumentError, ArgumentTypeError
@@ -89,6 +90,15 @@ def test_the_networks_of_this_package() -> None:
     assert count_multiply_adds(attention, tokens) == 2 * layer + B * 8 * 3
     recurrent = RecurrentNet(20, 3, width=8, layers=1, kind="gru")
     assert count_multiply_adds(recurrent, tokens) == 2 * B * L * 3 * 4 * (8 + 4) + B * 8 * 3
+
+
+@pytest.mark.parametrize("name", ["resnet50", "mobilenet_v3_small", "resnext50_32x4d", "vit_b_16"])
+def test_published_numbers(name: str) -> None:
+    """Those of torchvision's documentation, in thousands of millions."""
+    published = models.get_model_weights(name).DEFAULT.meta["_ops"]
+    with torch.device("meta"):
+        network, image = models.get_model(name), torch.empty(1, 3, 224, 224)
+    assert count_multiply_adds(network, image) / 1e9 == pytest.approx(published, abs=0.0006)
 
 
 def test_functions_count_as_layers_do() -> None:
