@@ -126,26 +126,15 @@ def export_module(
             times = latencies_of(module, example, runs, free) if latency else {}
             pairs = ((fitted(given, free), target) for given, target in evaluation)
             marks = evaluate_both(module, runs, pairs, free)
-        rows = [
-            Exported(
-                type(module).__name__,
-                None,
-                saved_bytes(module),
-                latency=times.get("module", {}),
-                **marks.get("module", {}),
-            )
-        ]
+        measured: dict[str, dict[str, Any]] = {
+            name: {"latency": times.get(name, {}), **marks.get(name, {})}
+            for name in ("module", *names)
+        }
+        size = saved_bytes(module)
+        rows = [Exported(type(module).__name__, None, size, **measured["module"])]
         for name, target in targets.items():
-            row = Exported(
-                target.name,
-                str(target),
-                written[name].stat().st_size,
-                difference=differences[name],
-                free_sizes=free,
-                latency=times.get(name, {}),
-                **marks.get(name, {}),
-            )
-            rows.append(row)
+            size, apart = written[name].stat().st_size, differences[name]
+            rows.append(Exported(target.name, str(target), size, apart, free, **measured[name]))
         for name, target in targets.items():
             written[name].replace(target)
     return Exports(rows)
