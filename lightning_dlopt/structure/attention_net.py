@@ -115,7 +115,7 @@ class AttentionNet(nn.Module):
         values = values + self.positions[:length]
         real = self.embedding.real(tokens)
         if self.class_token is not None:
-            values = torch.cat([self.class_token.expand(len(values), 1, -1), values], dim=1)
+            values = torch.cat([self.class_token.expand(values.shape[0], 1, -1), values], dim=1)
             real = None if real is None else functional.pad(real, (1, 0), value=True)
         if 0 in values.shape:  # torch's attention refuses them
             return self.output.bias.expand(len(tokens), -1).clone()
