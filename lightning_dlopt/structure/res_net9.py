@@ -41,7 +41,8 @@ class ResNet9(nn.Module):
     Shape:
         Images ``(batch, channels, height, width)`` with a height and width of at least 1, or token
         ids ``(batch, length)``; the output is ``(batch, num_classes)``, without an activation. Of a
-        text without any token only the biases are left.
+        text without any token only the biases are left. ``torch.export`` fixes the length of texts
+        (by torch's pooling in one dimension), to which shorter ones can be padded.
 
     Raises:
         ArgumentError: if an argument is outside its range.
