@@ -6,6 +6,7 @@ from lightning_dlopt.structure.load import load_from_checkpoint
 from lightning_dlopt.structure.mixin import StructureMixin
 from lightning_dlopt.structure.mlp import MLP
 from lightning_dlopt.structure.recurrent_net import RecurrentNet
+from lightning_dlopt.structure.res_net9 import ResNet9
 from lightning_dlopt.structure.squeeze_excite import SqueezeExcite, squeeze_excite
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "AttentionNet",
     "ConvNet",
     "RecurrentNet",
+    "ResNet9",
     "SqueezeExcite",
     "StructureMixin",
     "load_from_checkpoint",
