@@ -8,8 +8,8 @@
 - ``masked``: ``MagnitudePruning`` of three quarters of the weights;
 - ``low rank``: ``LowRank`` at about a quarter of the multiply-adds.
 
-Each finished run is a line of ``benchmarks/results/pruning.jsonl``, and what is there isn't trained
-again; its checkpoint goes to ``runs/pruning``. ``--table`` prints accuracies and paired differences.
+Each finished run is a line of ``benchmarks/results/pruning.jsonl``, and is not trained again; its
+checkpoint goes to ``runs/pruning``. ``--table`` prints accuracies and paired differences.
 """
 
 import argparse
@@ -38,7 +38,6 @@ from lightning_dlopt import (
     LowRank,
     MagnitudePruning,
     Technique,
-    load_from_checkpoint,
 )
 from lightning_dlopt.structure import count_multiply_adds
 from lightning_dlopt.structure.plan import PLAN_KEY, plan_of
