@@ -3,6 +3,7 @@
 from lightning_dlopt.structure.attention_net import AttentionNet
 from lightning_dlopt.structure.conv_net import ConvNet
 from lightning_dlopt.structure.load import load_from_checkpoint
+from lightning_dlopt.structure.low_rank import LowRank, factorize, low_rank
 from lightning_dlopt.structure.mixin import StructureMixin
 from lightning_dlopt.structure.mlp import MLP
 from lightning_dlopt.structure.recurrent_net import RecurrentNet
@@ -12,9 +13,12 @@ __all__ = [
     "MLP",
     "AttentionNet",
     "ConvNet",
+    "LowRank",
     "RecurrentNet",
     "SqueezeExcite",
     "StructureMixin",
+    "factorize",
     "load_from_checkpoint",
+    "low_rank",
     "squeeze_excite",
 ]

@@ -7,6 +7,7 @@ from tests.contract.table_dropout import DROPOUT_ROWS
 from tests.contract.table_erase import ERASE_ROWS
 from tests.contract.table_geometry import GEOMETRY_ROWS
 from tests.contract.table_losses import LOSSES_ROWS
+from tests.contract.table_low_rank import LOW_RANK_ROWS
 from tests.contract.table_mixing import MIXING_ROWS
 from tests.contract.table_penalties import PENALTY_ROWS
 from tests.contract.table_resize import RESIZE_ROWS
@@ -23,6 +24,7 @@ ROWS = [
     *ERASE_ROWS,
     *GEOMETRY_ROWS,
     *LOSSES_ROWS,
+    *LOW_RANK_ROWS,
     *MIXING_ROWS,
     *PENALTY_ROWS,
     *RESIZE_ROWS,
