@@ -1,6 +1,7 @@
 """Network structures, and techniques that change a model's."""
 
 from lightning_dlopt.structure.attention_net import AttentionNet
+from lightning_dlopt.structure.channels_last import ChannelsLast, to_channels_last
 from lightning_dlopt.structure.conv_net import ConvNet
 from lightning_dlopt.structure.load import load_from_checkpoint
 from lightning_dlopt.structure.low_rank import LowRank, factorize, low_rank
@@ -12,6 +13,7 @@ from lightning_dlopt.structure.squeeze_excite import SqueezeExcite, squeeze_exci
 __all__ = [
     "MLP",
     "AttentionNet",
+    "ChannelsLast",
     "ConvNet",
     "LowRank",
     "RecurrentNet",
@@ -21,4 +23,5 @@ __all__ = [
     "load_from_checkpoint",
     "low_rank",
     "squeeze_excite",
+    "to_channels_last",
 ]

@@ -10,7 +10,7 @@ from tests.contract.tasks import PLAIN, Task
 
 
 def is_thin(outcome: Outcome, task: Task) -> None:
-    """The first layer, of six inputs and eight outputs, is two of rank two, and both are trained."""
+    """The first layer, of six inputs and eight outputs, is two of rank two; both are trained."""
     first, last = outcome.steps[0].before, outcome.weights
     assert "net.0.weight" not in last
     assert last["net.0.0.weight"].shape == (2, 6)

@@ -1,4 +1,4 @@
-"""LowRank against numpy's decomposition, the Eckart-Young theorem, and the formula of each layer."""
+"""LowRank against the decomposition of numpy and the theorem of Eckart and Young."""
 
 import copy
 import pickle
@@ -145,7 +145,7 @@ def test_what_stays_as_it_is_is_told() -> None:
     network = nn.Sequential(*layers, tied)
     tied.weight = layers[-1].weight
     names = [name for name, _ in network.named_parameters()]
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning, match="low_rank leaves") as told:
         assert low_rank(network, 1) == {}
     (message,) = [str(w.message) for w in told if "low_rank" in str(w.message)]
     assert "0 (2 groups), 1 (it has hooks)" in message
