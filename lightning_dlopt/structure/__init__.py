@@ -2,6 +2,7 @@
 
 from lightning_dlopt.structure.attention_net import AttentionNet
 from lightning_dlopt.structure.channels_last import ChannelsLast, to_channels_last
+from lightning_dlopt.structure.compile import Compile, compile_parts
 from lightning_dlopt.structure.conv_net import ConvNet
 from lightning_dlopt.structure.load import load_from_checkpoint
 from lightning_dlopt.structure.low_rank import LowRank, factorize, low_rank
@@ -14,11 +15,13 @@ __all__ = [
     "MLP",
     "AttentionNet",
     "ChannelsLast",
+    "Compile",
     "ConvNet",
     "LowRank",
     "RecurrentNet",
     "SqueezeExcite",
     "StructureMixin",
+    "compile_parts",
     "factorize",
     "load_from_checkpoint",
     "low_rank",

@@ -4,6 +4,7 @@ from tests.contract.row import Row
 from tests.contract.table_averaging import AVERAGING_ROWS
 from tests.contract.table_channels_last import CHANNELS_LAST_ROWS
 from tests.contract.table_clipping import CLIPPING_ROWS
+from tests.contract.table_compile import COMPILE_ROWS
 from tests.contract.table_dropout import DROPOUT_ROWS
 from tests.contract.table_erase import ERASE_ROWS
 from tests.contract.table_geometry import GEOMETRY_ROWS
@@ -22,6 +23,7 @@ ROWS = [
     *AVERAGING_ROWS,
     *CHANNELS_LAST_ROWS,
     *CLIPPING_ROWS,
+    *COMPILE_ROWS,
     *DROPOUT_ROWS,
     *ERASE_ROWS,
     *GEOMETRY_ROWS,
