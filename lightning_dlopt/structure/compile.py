@@ -1,8 +1,8 @@
 """Networks that torch compiles in place."""
 
-import functools
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -181,17 +181,14 @@ class Compile(AfterSurgery):
             raise self.refuse(str(error)) from error
         self._parts = parts
         for name, part in parts:
-            part._compiled_call_impl = self._noting(
-                self._explaining(name, part._compiled_call_impl)
-            )
+            call: Any = part._compiled_call_impl
+            part._compiled_call_impl = self._noting(self._explaining(name, call))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """See to it that the backward pass explains itself, too: it is compiled when it comes."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
-            self.patch(
-                pl_module, "backward", functools.partial(self._explaining, "the backward pass")
-            )
+            self.patch(pl_module, "backward", partial(self._explaining, "the backward pass"))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell if there was nothing to do."""
@@ -229,7 +226,6 @@ class Compile(AfterSurgery):
     def _explaining(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function that says what to do if the compiler fails."""
 
-        @functools.wraps(call)
         def explained(*args: Any, **kwargs: Any) -> Any:
             try:
                 return call(*args, **kwargs)
