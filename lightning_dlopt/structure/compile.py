@@ -22,8 +22,8 @@ from lightning_dlopt.structure.surgery import has_parameters
 _LIMIT = 8
 
 
-def networks(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
-    """Return the outermost parts with parameters that can be called, each once, by name.
+def networks(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the outermost parts with parameters that can be called, by name.
 
     Losses without parameters and metrics are none, and in lists and dicts of parts their items
     are looked at.
@@ -37,19 +37,27 @@ def networks(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]
         >>> [name for name, _ in networks(Pair())]
         ['blocks.0']
     """
-    found: list[tuple[str, nn.Module]] = []
-    for name, child in module.named_children():
-        if isinstance(child, Metric) or not has_parameters(child):
-            continue
-        if type(child).forward is nn.Module.forward:  # it only holds others
-            found += networks(child, f"{prefix}{name}.")
-        else:
-            found.append((prefix + name, child))
-    return list({id(part): (name, part) for name, part in reversed(found)}.values())[::-1]
+    return [
+        (name, part)
+        for child in module.named_children()
+        for name, part in _callable_parts(*child)
+        if has_parameters(part) and not isinstance(part, Metric)
+    ]
+
+
+def _callable_parts(name: str, part: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the part, or if it only holds others, those."""
+    if type(part).forward is not nn.Module.forward:
+        return [(name, part)]
+    return [
+        found
+        for below, child in part.named_children()
+        for found in _callable_parts(f"{name}.{below}", child)
+    ]
 
 
 def outermost(parts: Sequence[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
-    """Return the parts that lie in no other of them.
+    """Return the parts that lie in no other of them, each once.
 
     Example:
         >>> inner = nn.Linear(2, 2)
@@ -57,7 +65,11 @@ def outermost(parts: Sequence[tuple[str, nn.Module]]) -> list[tuple[str, nn.Modu
         ['net']
     """
     inside = {id(below) for _, part in parts for below in part.modules() if below is not part}
-    return [(name, part) for name, part in parts if id(part) not in inside]
+    found: dict[int, tuple[str, nn.Module]] = {}
+    for name, part in parts:
+        if id(part) not in inside:
+            found.setdefault(id(part), (name, part))
+    return list(found.values())
 
 
 def compile_parts(
@@ -82,7 +94,11 @@ def compile_parts(
         ['body']
     """
     check_patterns("compile_parts", "target", target, "all")
-    chosen = networks(module) if isinstance(target, str) else select_modules(module, target)
+    if isinstance(target, str):
+        chosen = networks(module)
+    else:
+        selected = select_modules(module, target)
+        chosen = [part for entry in selected for part in _callable_parts(*entry)]
     parts = [(name, part) for name, part in outermost(chosen) if not _compiled_already(part)]
     # torch counts all modules as one function, and stops compiling after the limit without an error
     if "recompile_limit" in inspect.signature(torch.compile).parameters:
@@ -231,11 +247,12 @@ class Compile(AfterSurgery):
                 return call(*args, **kwargs)
             except Exception as error:
                 if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                    anyway = "say fullgraph=False, " if self.fullgraph else ""
                     raise self.refuse(
-                        f"{name} can't be compiled ({type(error).__name__}: "
-                        f"{_first_line(error)}). Train without this technique to see whether the "
-                        "module runs at all; if it does, name other parts in target, or take "
-                        'another backend, such as "aot_eager", which needs no compiler'
+                        f"{name} can't be compiled ({type(error).__name__}: {_beginning(error)}). "
+                        "Train without this technique to see whether the module runs at all; if it "
+                        f"does, name other parts in target, {anyway}or take another backend, such "
+                        'as "aot_eager", which needs no C++ compiler'
                     ) from error
                 raise
 
@@ -246,5 +263,7 @@ class Compile(AfterSurgery):
         return {name: value for name, value in super().__getstate__().items() if name not in run}
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "")
+def _beginning(error: Exception) -> str:
+    # the first line may say no more than whose error it is
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]).rstrip(".")
