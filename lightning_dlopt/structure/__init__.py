@@ -9,6 +9,7 @@ from lightning_dlopt.structure.low_rank import LowRank, factorize, low_rank
 from lightning_dlopt.structure.mixin import StructureMixin
 from lightning_dlopt.structure.mlp import MLP
 from lightning_dlopt.structure.recurrent_net import RecurrentNet
+from lightning_dlopt.structure.res_net9 import ResNet9
 from lightning_dlopt.structure.squeeze_excite import SqueezeExcite, squeeze_excite
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "ConvNet",
     "LowRank",
     "RecurrentNet",
+    "ResNet9",
     "SqueezeExcite",
     "StructureMixin",
     "compile_parts",
