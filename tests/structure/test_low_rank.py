@@ -16,6 +16,7 @@ from lightning_dlopt import (
     CheckpointError,
     LowRank,
     NoEffectWarning,
+    SqueezeExcite,
     TechniqueError,
     TensorLoader,
     factorize,
@@ -23,6 +24,8 @@ from lightning_dlopt import (
 )
 from lightning_dlopt.structure import load_from_checkpoint
 from tests.quiet import QUIET
+from tests.structure import images
+from tests.structure.images import Images
 
 LAYERS = {
     "linear": (nn.Linear(7, 5), (4, 7)),
@@ -249,3 +252,17 @@ def test_what_has_no_effect_and_what_is_wrong() -> None:
     with pytest.raises(TechniqueError, match=r"LowRank.*tail.1.*finite"):
         fit(module, LowRank(rank=1))
     assert [name for name, _ in module.named_parameters()] == names
+
+
+@pytest.mark.filterwarnings("ignore:low_rank leaves")
+@pytest.mark.parametrize("first", [True, False])
+def test_beside_another_surgery(first: bool, tmp_path: Path) -> None:
+    thin, excite = LowRank(rank=2), SqueezeExcite(reduction=2, min_channels=6)
+    pair = [thin, excite] if first else [excite, thin]
+    module = Images()
+    weights = images.fit(module, *pair, ModelCheckpoint(tmp_path, filename="last"))
+    loaded = load_from_checkpoint(Images, tmp_path / "last.ckpt")
+    images.assert_same(dict(loaded.state_dict()), weights)
+    again = [LowRank(rank=2), SqueezeExcite(reduction=2, min_channels=6)]
+    resumed = again if first else again[::-1]
+    images.fit(Images(), *resumed, resume=tmp_path / "last.ckpt", max_epochs=3)
