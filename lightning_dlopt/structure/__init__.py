@@ -1,8 +1,11 @@
 """Network structures, and techniques that change a model's."""
 
 from lightning_dlopt.structure.attention_net import AttentionNet
+from lightning_dlopt.structure.channels_last import ChannelsLast, to_channels_last
+from lightning_dlopt.structure.compile import Compile, compile_parts
 from lightning_dlopt.structure.conv_net import ConvNet
 from lightning_dlopt.structure.load import load_from_checkpoint
+from lightning_dlopt.structure.low_rank import LowRank, factorize, low_rank
 from lightning_dlopt.structure.mixin import StructureMixin
 from lightning_dlopt.structure.mlp import MLP
 from lightning_dlopt.structure.recurrent_net import RecurrentNet
@@ -12,11 +15,18 @@ from lightning_dlopt.structure.squeeze_excite import SqueezeExcite, squeeze_exci
 __all__ = [
     "MLP",
     "AttentionNet",
+    "ChannelsLast",
+    "Compile",
     "ConvNet",
+    "LowRank",
     "RecurrentNet",
     "ResNet9",
     "SqueezeExcite",
     "StructureMixin",
+    "compile_parts",
+    "factorize",
     "load_from_checkpoint",
+    "low_rank",
     "squeeze_excite",
+    "to_channels_last",
 ]
