@@ -11,6 +11,7 @@ from tests.contract.table_mixing import MIXING_ROWS
 from tests.contract.table_penalties import PENALTY_ROWS
 from tests.contract.table_resize import RESIZE_ROWS
 from tests.contract.table_schedules import SCHEDULE_ROWS
+from tests.contract.table_sharing import SHARING_ROWS
 from tests.contract.table_squeeze_excite import SQUEEZE_EXCITE_ROWS
 from tests.contract.table_steps import STEP_ROWS
 from tests.contract.table_tokens import TOKEN_ROWS
@@ -27,6 +28,7 @@ ROWS = [
     *PENALTY_ROWS,
     *RESIZE_ROWS,
     *SCHEDULE_ROWS,
+    *SHARING_ROWS,
     *SQUEEZE_EXCITE_ROWS,
     *STEP_ROWS,
     *TOKEN_ROWS,
