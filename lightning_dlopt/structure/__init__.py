@@ -3,6 +3,8 @@
 from lightning_dlopt.structure.attention_net import AttentionNet
 from lightning_dlopt.structure.conv_net import ConvNet
 from lightning_dlopt.structure.load import load_from_checkpoint
+from lightning_dlopt.structure.magnitude import cubic_sparsity, prune_by_magnitude_
+from lightning_dlopt.structure.magnitude_pruning import MagnitudePruning
 from lightning_dlopt.structure.mixin import StructureMixin
 from lightning_dlopt.structure.mlp import MLP
 from lightning_dlopt.structure.recurrent_net import RecurrentNet
@@ -14,12 +16,15 @@ __all__ = [
     "MLP",
     "AttentionNet",
     "ConvNet",
+    "MagnitudePruning",
     "RecurrentNet",
     "ShareLayers",
     "SqueezeExcite",
     "StructureMixin",
     "TieParameters",
+    "cubic_sparsity",
     "load_from_checkpoint",
+    "prune_by_magnitude_",
     "share_layers",
     "squeeze_excite",
     "tie_parameters",

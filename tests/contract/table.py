@@ -9,6 +9,7 @@ from tests.contract.table_geometry import GEOMETRY_ROWS
 from tests.contract.table_losses import LOSSES_ROWS
 from tests.contract.table_mixing import MIXING_ROWS
 from tests.contract.table_penalties import PENALTY_ROWS
+from tests.contract.table_pruning import PRUNING_ROWS
 from tests.contract.table_resize import RESIZE_ROWS
 from tests.contract.table_schedules import SCHEDULE_ROWS
 from tests.contract.table_sharing import SHARING_ROWS
@@ -26,6 +27,7 @@ ROWS = [
     *LOSSES_ROWS,
     *MIXING_ROWS,
     *PENALTY_ROWS,
+    *PRUNING_ROWS,
     *RESIZE_ROWS,
     *SCHEDULE_ROWS,
     *SHARING_ROWS,
