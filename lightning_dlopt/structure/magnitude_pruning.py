@@ -51,8 +51,8 @@ class MagnitudePruning(Technique):
     Only parameters that are trained when training starts: frozen ones stay as they are, and
     nothing more is pruned of those that are frozen later. A shared one is pruned once. Under
     manual optimization a batch counts as a step. A second fit begins anew, at 0; to train on with
-    the zeros that are there, prune their share at once (``begin=0, end=0``). Averages of weights (EMA) are 0 only where all
-    that they average is.
+    the zeros that are there, prune their share at once (``begin=0, end=0``). Averages of weights
+    (EMA) are 0 only where all that they average is.
 
     Logged at the Trainer's logging interval: ``pruned_share``, of the selected weights; with
     several of this class, the second's ends in ``_2``, and so on.
