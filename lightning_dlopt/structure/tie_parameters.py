@@ -190,8 +190,8 @@ class TieParameters(Sharing):
     with a high loss unless the embedding is initialized smaller. Multiply-adds stay the same.
 
     Both names stay in the ``state_dict``. ``torch.save`` writes the common storage once, as do the
-    Trainer's checkpoints on one device and under DDP; ``AsyncCheckpointIO`` clones every tensor,
-    and writes it as often as it has names.
+    Trainer's checkpoints on one device and under DDP. ``AsyncCheckpointIO`` clones every tensor,
+    and FSDP2 gathers it for every name: they write it as often as it has names.
 
     From O. Press, L. Wolf, Using the Output Embedding to Improve Language Models (2016,
     arXiv:1608.05859) and H. Inan, K. Khosravi, R. Socher, Tying Word Vectors and Word Classifiers
