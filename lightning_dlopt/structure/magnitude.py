@@ -8,7 +8,6 @@ from torch import Tensor
 
 from lightning_dlopt.core.checks import check_choice, check_number
 from lightning_dlopt.core.errors import ArgumentError
-from lightning_dlopt.core.run_length import round_half_up
 
 SCOPES = ("global", "layer")
 
@@ -83,8 +82,8 @@ def _keep_largest(magnitudes: Sequence[Tensor], sparsity: float) -> list[Tensor]
         return []
     device = magnitudes[0].device
     flat = torch.cat([one.flatten().to(device) for one in magnitudes])
-    kept = flat >= 0
-    count = round_half_up(sparsity * flat.numel())
+    kept = flat != -1
+    count = round(sparsity * flat.numel())  # as torch's pruning does
     if count:
         threshold = flat.kthvalue(count).values
         below = flat < threshold

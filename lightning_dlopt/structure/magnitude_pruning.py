@@ -158,8 +158,9 @@ class MagnitudePruning(Technique):
                     f"{type(optimizer).__name__} computes the weights anew from its state (it has "
                     "train() and eval()), and what is pruned wouldn't stay 0: use another optimizer"
                 )
+        kept = self._restored_masks(targets)
         self._targets = targets
-        self._set_masks(self._restored_masks())
+        self._set_masks(kept)
         self._point = self._state["point"]
         self._hooks = [one.register_step_post_hook(self._after_step) for one in trainer.optimizers]
 
@@ -266,17 +267,17 @@ class MagnitudePruning(Technique):
         sizes = [mask.numel() for mask in kept.values()]
         self._share = 1 - sum(int(mask.sum()) for mask in kept.values()) / max(sum(sizes), 1)
 
-    def _restored_masks(self) -> dict[str, Tensor]:
+    def _restored_masks(self, targets: dict[str, nn.Parameter]) -> dict[str, Tensor]:
         saved = self._state["masks"]
         if not saved:
-            return {name: torch.ones_like(p, dtype=torch.bool) for name, p in self._targets.items()}
-        sizes = {name: -(-p.numel() // 8) for name, p in self._targets.items()}
+            return {name: torch.ones_like(p, dtype=torch.bool) for name, p in targets.items()}
+        sizes = {name: -(-p.numel() // 8) for name, p in targets.items()}
         if {name: packed.numel() for name, packed in saved.items()} != sizes:
             raise CheckpointError(
                 f"{self!r}: the checkpoint's masks are for {', '.join(saved)}, and this run prunes "
-                f"{', '.join(sizes)}, of their own sizes"
+                f"{', '.join(sizes)}: names and sizes must be the same"
             )
-        return {name: unpack_mask(saved[name], p.shape) for name, p in self._targets.items()}
+        return {name: unpack_mask(saved[name], p.shape) for name, p in targets.items()}
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._mask_weights()

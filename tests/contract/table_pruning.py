@@ -53,7 +53,7 @@ def prunes(outcome: Outcome, task: Task) -> None:
 def expect_share(zeros: dict[str, Tensor], names: set[str], share: float) -> None:
     total = sum(zeros[name].numel() for name in names)
     found = sum(int(zeros[name].sum()) for name in names)
-    assert found == int(share * total + 0.5), f"{found} zeros of {total}, not {share:.3f}"
+    assert found == round(share * total), f"{found} zeros of {total}, not {share:.3f}"
 
 
 PRUNING_ROWS = [
