@@ -73,7 +73,8 @@ class MagnitudePruning(Technique):
         ConflictError: if another one prunes the same parameters, or Lightning's ``ModelPruning``
             is there.
         TechniqueError: before the first step, if a pattern matches nothing, if the strategy shards
-            the weights, or for schedule-free optimizers, which compute the weights anew.
+            the weights, or for schedule-free optimizers, which compute the weights anew; when an
+            epoch begins, if one of the parameters was replaced.
         CheckpointError: if the checkpoint's masks don't fit the module.
 
     Warns:
@@ -171,7 +172,9 @@ class MagnitudePruning(Technique):
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if not self._targets:
             return
-        self._follow(self._step(trainer, pl_module, 0), pl_module)
+        if batch_idx == 0:
+            self._refuse_replaced(pl_module)
+        self._follow(self._step(trainer, pl_module, 0))
         if is_logging_step(trainer):
             alike = [t for t in techniques_of(trainer) if isinstance(t, MagnitudePruning)]
             place = next(index for index, one in enumerate(alike, 1) if one is self)
@@ -201,7 +204,7 @@ class MagnitudePruning(Technique):
         Techniques that move the weights after a step, such as Lookahead, may come after this one.
         """
         if self._targets:
-            self._follow(self._step(trainer, pl_module, 1), pl_module)
+            self._follow(self._step(trainer, pl_module, 1))
             self._mask_weights()
 
     def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -244,17 +247,19 @@ class MagnitudePruning(Technique):
             return trainer.global_step
         return trainer.fit_loop.total_batch_idx + ended
 
-    def _follow(self, step: int, pl_module: LightningModule) -> None:
+    def _refuse_replaced(self, module: nn.Module) -> None:
+        present = {id(parameter) for parameter in module.parameters()}
+        for name, parameter in self._targets.items():
+            if id(parameter) not in present:
+                raise self.refuse(f"{name} was replaced in training: its mask has lost its weights")
+
+    def _follow(self, step: int) -> None:
         """Prune as much as the last point of the ramp says, unless that was done."""
         done = (step - self._first) // self._every * self._every
         point = self._last if step >= self._last else self._first + done
         if step < self._first or point <= self._point:
             return
         self._point = point
-        present = {id(parameter) for parameter in pl_module.parameters()}
-        for name, parameter in self._targets.items():
-            if id(parameter) not in present:
-                raise self.refuse(f"{name} was replaced in training: its mask has lost its weights")
         masks = dict(zip(self._targets, (mask != 0 for mask in self._masks), strict=True))
         trained = {name: p for name, p in self._targets.items() if p.requires_grad}
         share = cubic_sparsity(point, self._first, self._last, self.sparsity)

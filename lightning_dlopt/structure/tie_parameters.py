@@ -163,8 +163,13 @@ class Sharing(Surgery):
         places = parameter_places(pl_module)
         held = [(type(one).__name__, in_optimizers([one])) for one in trainer.optimizers]
         for first, second in entry["plan"]["pairs"] if entry is not None else ():
-            if first not in places or second not in places:
-                continue  # a later technique has renamed it
+            for name in (first, second):
+                if name not in places:
+                    raise self.refuse(
+                        f"there is no {name} any more: a technique behind this one has put "
+                        "something in its place. Put this one behind it, with the names that it "
+                        "gives"
+                    )
             parameter = _at(places[first])
             if parameter is not _at(places[second]):
                 raise self.refuse(
@@ -207,7 +212,8 @@ class TieParameters(Sharing):
         ArgumentError, ArgumentTypeError: if ``pairs`` aren't pairs of two different names.
         TechniqueError: if there is no such parameter; if two differ in shape, dtype, device or
             ``requires_grad``; if two optimizers would step one of them; if the optimizer was made
-            before ``setup``; if something (FSDP with groups of their own) separates them.
+            before ``setup``; if something (a technique behind this one that replaces layers, FSDP
+            with groups of their own) separates them.
 
     Warns:
         NoEffectWarning: if all pairs are one Parameter already.

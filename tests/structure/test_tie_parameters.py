@@ -12,16 +12,21 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
 from torch.nn import functional
 
 from lightning_dlopt.core import ArgumentError, CheckpointError, NoEffectWarning, TechniqueError
 from lightning_dlopt.structure import (
+    ShareLayers,
+    SqueezeExcite,
     StructureMixin,
     TieParameters,
     load_from_checkpoint,
     tie_parameters,
 )
+from tests.contract.processes import call_on_ranks
 from tests.quiet import QUIET
 
 WORDS, WIDTH, BATCHES, RATE = 300, 16, 4, 0.1
@@ -272,8 +277,69 @@ def test_what_is_replaced_later_is_told() -> None:
         fit(Replacing(), TieParameters(PAIRS))
 
 
+def test_it_goes_behind_what_renames_layers(tmp_path: Path) -> None:
+    class Convolutions(LanguageModel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.images = nn.ModuleList(nn.Conv2d(4, 4, 1) for _ in range(2))
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            x = torch.ones(1, 4, 2, 2)
+            for layer in self.images:
+                x = layer(x)
+            return x.square().sum()
+
+    excite = SqueezeExcite(min_channels=4, reduction=2)
+    with pytest.raises(TechniqueError, match=r"there is no images.1.weight any more"):
+        fit(Convolutions(), TieParameters([("images.1.weight", "images.0.weight")]), excite)
+    module, sharing = Convolutions(), ShareLayers("images.*")
+    tying = TieParameters([("images.0.0.bias", "images.0.1.fc2.bias")])
+    trainer = fit(module, excite, sharing, tying)
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    loaded: Any = load_from_checkpoint(Convolutions, tmp_path / "one.ckpt")
+    for one in (module, loaded):
+        assert one.images[1][1].fc1.weight is one.images[0][1].fc1.weight
+        assert one.images[1][0].bias is one.images[0][1].fc2.bias
+    assert torch.equal(loaded.images[0][0].weight, module.images[0][0].weight)
+
+
 def test_a_tie_of_the_module_itself_is_no_effect() -> None:
     module = LanguageModel()
     module.net.decoder.weight = module.net.embedding.weight
     with pytest.warns(NoEffectWarning, match="one Parameter already"):
         fit(module, TieParameters(PAIRS))
+
+
+class Sharded(LanguageModel):
+    """Shards its network as a whole, or its layers one by one."""
+
+    one_by_one = False
+
+    def configure_model(self) -> None:
+        mesh = self.device_mesh["data_parallel"]
+        for part in self.net.children() if self.one_by_one else ():
+            fully_shard(part, mesh=mesh)
+        fully_shard(self.net, mesh=mesh)
+
+
+def train_sharded(rank: int, folder: Path) -> None:
+    def train(module: LightningModule) -> Trainer:
+        strategy = ModelParallelStrategy(2, 1, save_distributed_checkpoint=False)
+        settings: dict[str, Any] = {"devices": 2, "use_distributed_sampler": False}
+        return fit(module, TieParameters(PAIRS), strategy=strategy, **settings)
+
+    module = Sharded()
+    module.one_by_one = True
+    with pytest.raises(TechniqueError, match=r"let one group .* have both"):
+        train(module)
+    train(Sharded()).save_checkpoint(folder / "one.ckpt", weights_only=True)
+
+
+@pytest.mark.slow
+def test_shards_of_one_group_keep_the_tie(tmp_path: Path) -> None:
+    call_on_ranks(train_sharded, tmp_path, folder=tmp_path)
+    module = LanguageModel()
+    fit(module, TieParameters(PAIRS))  # on the same batches that both ranks have
+    loaded = load_from_checkpoint(LanguageModel, tmp_path / "one.ckpt")
+    assert is_tied(loaded)
+    torch.testing.assert_close(loaded.state_dict(), module.state_dict())
