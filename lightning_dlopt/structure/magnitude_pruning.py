@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelPruning
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -19,13 +18,8 @@ from lightning_dlopt.core.run_length import RunLength
 from lightning_dlopt.core.spans import Span, parse_period, parse_span, steps_within
 from lightning_dlopt.core.strategies import strategy_kind
 from lightning_dlopt.core.technique import Technique, techniques_of
-from lightning_dlopt.structure.magnitude import (
-    SCOPES,
-    cubic_sparsity,
-    pack_mask,
-    prune_by_magnitude_,
-    unpack_mask,
-)
+from lightning_dlopt.structure.magnitude import SCOPES, cubic_sparsity
+from lightning_dlopt.structure.masked_weights import MaskedWeights
 
 
 class MagnitudePruning(Technique):
@@ -51,8 +45,8 @@ class MagnitudePruning(Technique):
     Only parameters that are trained when training starts: frozen ones stay as they are, and
     nothing more is pruned of those that are frozen later. A shared one is pruned once. Under
     manual optimization a batch counts as a step. A second fit begins anew, at 0; to train on with
-    the zeros that are there, prune their share at once (``begin=0, end=0``). Averages of weights
-    (EMA) are 0 only where all that they average is.
+    the zeros that are there, prune their share at once (``begin=0, end=0``). An average of weights
+    (``EMA``) is 0 only where all that it averages is: let it begin when pruning has ended.
 
     Logged at the Trainer's logging interval: ``pruned_share``, of the selected weights; with
     several of this class, the second's ends in ``_2``, and so on.
@@ -78,7 +72,8 @@ class MagnitudePruning(Technique):
         CheckpointError: if the checkpoint's masks don't fit the module.
 
     Warns:
-        NoEffectWarning: if ``sparsity`` is 0, or none of the parameters is trained.
+        NoEffectWarning: if ``sparsity`` is 0, or none of the parameters is trained; after training,
+            if an average has taken the place of what was pruned.
 
     The checkpoint keeps the arguments and the masks, a bit for each weight; its weights hold the
     zeros.
@@ -112,10 +107,8 @@ class MagnitudePruning(Technique):
         self._forget()
 
     def _forget(self) -> None:
-        self._targets: dict[str, nn.Parameter] = {}
-        self._masks: list[Tensor] = []  # 1 where a weight is kept, in the weight's own type
+        self._weights: MaskedWeights | None = None
         self._point = -1  # the step at which weights were pruned last
-        self._share = 0.0
         self._hooks: list[RemovableHandle] = []
         self._state: dict[str, Any] = {"point": -1, "masks": {}}
 
@@ -159,9 +152,10 @@ class MagnitudePruning(Technique):
                     f"{type(optimizer).__name__} computes the weights anew from its state (it has "
                     "train() and eval()), and what is pruned wouldn't stay 0: use another optimizer"
                 )
-        kept = self._restored_masks(targets)
-        self._targets = targets
-        self._set_masks(kept)
+        try:
+            self._weights = MaskedWeights(targets, self._state["masks"])
+        except ArgumentError as error:
+            raise CheckpointError(f"{self!r}: the checkpoint doesn't fit: {error}") from error
         self._point = self._state["point"]
         self._hooks = [one.register_step_post_hook(self._after_step) for one in trainer.optimizers]
 
@@ -170,31 +164,23 @@ class MagnitudePruning(Technique):
     ) -> None:
         """Prune more if it is time, and log."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        if not self._targets:
+        if self._weights is None:
             return
-        if batch_idx == 0:
-            self._refuse_replaced(pl_module)
-        self._follow(self._step(trainer, pl_module, 0))
+        if batch_idx == 0 and (missing := self._weights.missing_from(pl_module)):
+            raise self.refuse(f"{missing[0]} was replaced in training: its mask fits no longer")
+        self._follow(self._weights, self._step(trainer, pl_module, 0))
         if is_logging_step(trainer):
             alike = [t for t in techniques_of(trainer) if isinstance(t, MagnitudePruning)]
             place = next(index for index, one in enumerate(alike, 1) if one is self)
             suffix = "" if place == 1 else f"_{place}"
-            pl_module.log(f"pruned_share{suffix}", self._share, batch_size=1)
+            pl_module.log(f"pruned_share{suffix}", self._weights.share, batch_size=1)
 
-    @torch.no_grad()
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         """Take what is pruned out of the gradients, before they are clipped."""
-        if self._share:
-            pairs = [
-                (parameter.grad, mask)
-                for parameter, mask in zip(self._targets.values(), self._masks, strict=True)
-                if parameter.grad is not None and parameter.grad.layout is torch.strided
-            ]
-            if pairs:
-                gradients, masks = zip(*pairs, strict=True)
-                torch._foreach_mul_(gradients, masks)
+        if self._weights is not None:
+            self._weights.mask_gradients()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -203,9 +189,18 @@ class MagnitudePruning(Technique):
 
         Techniques that move the weights after a step, such as Lookahead, may come after this one.
         """
-        if self._targets:
-            self._follow(self._step(trainer, pl_module, 1))
-            self._mask_weights()
+        if self._weights is not None:
+            self._follow(self._weights, self._step(trainer, pl_module, 1))
+            self._weights.mask()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell if other weights have been put in place of those that were pruned."""
+        if self._weights is not None and (back := self._weights.came_back()):
+            self.warn_no_effect(
+                f"of {self._weights.pruned} weights that were pruned {back} aren't 0 after "
+                "training: something has put others in their place, such as an average with those "
+                "of before. Let it begin when pruning has ended"
+            )
 
     def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop watching; a checkpoint may be saved yet."""
@@ -217,10 +212,9 @@ class MagnitudePruning(Technique):
 
     def extra_state(self) -> dict[str, Any]:
         """Keep the masks, packed, and the step of the last one."""
-        if not self._targets:
+        if self._weights is None:
             return self._state
-        packed = [pack_mask(mask != 0) for mask in self._masks]
-        return {"point": self._point, "masks": dict(zip(self._targets, packed, strict=True))}
+        return {"point": self._point, "masks": self._weights.packed()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take up the masks once the parameters are known."""
@@ -228,7 +222,7 @@ class MagnitudePruning(Technique):
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy of a module in mid-training is no part of the run
-        run = ("_targets", "_masks", "_point", "_share", "_hooks", "_state")
+        run = ("_weights", "_point", "_hooks", "_state")
         fresh = MagnitudePruning(self.sparsity)
         return {**super().__getstate__(), **{name: vars(fresh)[name] for name in run}}
 
@@ -247,49 +241,15 @@ class MagnitudePruning(Technique):
             return trainer.global_step
         return trainer.fit_loop.total_batch_idx + ended
 
-    def _refuse_replaced(self, module: nn.Module) -> None:
-        present = {id(parameter) for parameter in module.parameters()}
-        for name, parameter in self._targets.items():
-            if id(parameter) not in present:
-                raise self.refuse(f"{name} was replaced in training: its mask has lost its weights")
-
-    def _follow(self, step: int) -> None:
+    def _follow(self, weights: MaskedWeights, step: int) -> None:
         """Prune as much as the last point of the ramp says, unless that was done."""
         done = (step - self._first) // self._every * self._every
         point = self._last if step >= self._last else self._first + done
-        if step < self._first or point <= self._point:
-            return
-        self._point = point
-        masks = dict(zip(self._targets, (mask != 0 for mask in self._masks), strict=True))
-        trained = {name: p for name, p in self._targets.items() if p.requires_grad}
-        share = cubic_sparsity(point, self._first, self._last, self.sparsity)
-        old = [masks[name] for name in trained]
-        new = prune_by_magnitude_(list(trained.values()), share, self.scope, old)
-        self._set_masks(masks | dict(zip(trained, new, strict=True)))
-
-    def _set_masks(self, kept: dict[str, Tensor]) -> None:
-        self._masks = [torch.empty_like(p).copy_(kept[name]) for name, p in self._targets.items()]
-        sizes = [mask.numel() for mask in kept.values()]
-        self._share = 1 - sum(int(mask.sum()) for mask in kept.values()) / max(sum(sizes), 1)
-
-    def _restored_masks(self, targets: dict[str, nn.Parameter]) -> dict[str, Tensor]:
-        saved = self._state["masks"]
-        if not saved:
-            return {name: torch.ones_like(p, dtype=torch.bool) for name, p in targets.items()}
-        sizes = {name: -(-p.numel() // 8) for name, p in targets.items()}
-        if {name: packed.numel() for name, packed in saved.items()} != sizes:
-            raise CheckpointError(
-                f"{self!r}: the checkpoint's masks are for {', '.join(saved)}, and this run prunes "
-                f"{', '.join(sizes)}: names and sizes must be the same"
-            )
-        return {name: unpack_mask(saved[name], p.shape) for name, p in targets.items()}
+        if step >= self._first and point > self._point:
+            self._point = point
+            share = cubic_sparsity(point, self._first, self._last, self.sparsity)
+            weights.prune(share, self.scope)
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        self._mask_weights()
-
-    @torch.no_grad()
-    def _mask_weights(self) -> None:
-        if self._share:
-            weights: list[Tensor] = list(self._targets.values())
-            torch._foreach_mul_(weights, self._masks)
-            torch._foreach_add_(weights, 0.0)  # makes 0 of -0, which would compress badly
+        if self._weights is not None:
+            self._weights.mask()

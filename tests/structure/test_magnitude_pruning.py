@@ -9,13 +9,18 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ModelPruning
+from lightning.pytorch.callbacks import (
+    Checkpoint,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    ModelPruning,
+)
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import prune
 
-from lightning_dlopt import L2, SAM, FreezeLayers, Lookahead, ScheduleFree, TensorLoader
+from lightning_dlopt import EMA, L2, SAM, FreezeLayers, Lookahead, ScheduleFree, TensorLoader
 from lightning_dlopt.core import (
     ArgumentError,
     CheckpointError,
@@ -243,6 +248,23 @@ def test_other_techniques_bring_nothing_back(other: Any, first: bool) -> None:
     fit(Module(), *([pruning, other()] if first else [other(), pruning]), shares)
     assert shares.seen == sorted(shares.seen)
     assert set(shares.seen[11:]) == {0.5}
+
+
+@pytest.mark.parametrize(
+    "average",
+    [lambda: EMA(0.9), lambda: EMAWeightAveraging(decay=0.9)],
+    ids=["ours", "lightnings"],
+)
+def test_averages_with_weights_of_before_are_told(average: Any) -> None:
+    with pytest.warns(NoEffectWarning, match="of 72 weights that were pruned .* aren't 0"):
+        fit(Module(), MagnitudePruning(0.5), average())
+
+
+@pytest.mark.filterwarnings("error::lightning_dlopt.core.NoEffectWarning")
+def test_averages_of_what_is_pruned_keep_the_zeros() -> None:
+    module = Module()
+    fit(module, MagnitudePruning(0.5, end="50%"), EMA(0.9, start="60%"))
+    assert zero_share(module) == 0.5
 
 
 def test_a_clipped_norm_is_that_of_what_is_left() -> None:
