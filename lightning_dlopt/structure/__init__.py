@@ -8,6 +8,7 @@ from lightning_dlopt.structure.magnitude_pruning import MagnitudePruning
 from lightning_dlopt.structure.mixin import StructureMixin
 from lightning_dlopt.structure.mlp import MLP
 from lightning_dlopt.structure.recurrent_net import RecurrentNet
+from lightning_dlopt.structure.res_net9 import ResNet9
 from lightning_dlopt.structure.share_layers import ShareLayers, share_layers
 from lightning_dlopt.structure.squeeze_excite import SqueezeExcite, squeeze_excite
 from lightning_dlopt.structure.tie_parameters import TieParameters, tie_parameters
@@ -18,6 +19,7 @@ __all__ = [
     "ConvNet",
     "MagnitudePruning",
     "RecurrentNet",
+    "ResNet9",
     "ShareLayers",
     "SqueezeExcite",
     "StructureMixin",

@@ -8,94 +8,26 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import (
-    Checkpoint,
-    EMAWeightAveraging,
-    ModelCheckpoint,
-    ModelPruning,
-)
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint, ModelPruning
 from lightning.pytorch.loggers import CSVLogger
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
-from torch.nn.utils import prune
 
-from lightning_dlopt import EMA, L2, SAM, FreezeLayers, Lookahead, ScheduleFree, TensorLoader
-from lightning_dlopt.core import (
-    ArgumentError,
-    CheckpointError,
-    ConflictError,
-    NoEffectWarning,
-    TechniqueError,
-)
 from lightning_dlopt.structure import MagnitudePruning, prune_by_magnitude_
-from tests.quiet import QUIET
-
-BATCHES, EPOCHS = 10, 4
-STEPS = BATCHES * EPOCHS
-OPTIMIZERS: dict[str, Any] = {
-    "momentum": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01),
-    "adamw": lambda p: torch.optim.AdamW(p, lr=0.02, weight_decay=0.1),
-}
-
-
-def data() -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(8 * BATCHES, 6, generator=generator)
-    return x, x @ torch.randn(6, 3, generator=generator)
-
-
-class Module(LightningModule):
-    optimizer = "adamw"
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.net = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3))
-
-    def training_step(self, batch: Any, batch_idx: int) -> Any:
-        x, y = batch
-        return functional.mse_loss(self.net(x), y)
-
-    def configure_optimizers(self) -> Any:
-        return OPTIMIZERS[self.optimizer](self.parameters())
-
-
-def fit(
-    module: LightningModule, *callbacks: Callback, resume: Path | None = None, **settings: Any
-) -> Trainer:
-    saving = any(isinstance(callback, Checkpoint) for callback in callbacks)
-    defaults = {**QUIET, "enable_checkpointing": saving, "max_epochs": EPOCHS, "devices": 1}
-    trainer = Trainer(**{**defaults, **settings}, callbacks=list(callbacks))
-    trainer.fit(module, TensorLoader(*data(), batch_size=8), ckpt_path=resume)
-    return trainer
-
-
-def weights(module: Any) -> list[Tensor]:
-    return [module.net[0].weight, module.net[2].weight]
-
-
-def zero_share(module: Any) -> float:
-    found = weights(module)
-    return sum(int((w == 0).sum()) for w in found) / sum(w.numel() for w in found)
-
-
-class Shares(Callback):
-    """Notes the share of zeros after every batch; goes last."""
-
-    def __init__(self) -> None:
-        self.seen: list[float] = []
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        self.seen.append(zero_share(pl_module))
-
-
-class StopAfter(Callback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        trainer.should_stop = trainer.global_step >= self.step
+from tests.structure.to_prune import (
+    BATCHES,
+    EPOCHS,
+    OPTIMIZERS,
+    STEPS,
+    Module,
+    Shares,
+    StopAfter,
+    data,
+    fit,
+    weights,
+    zero_share,
+)
 
 
 @pytest.mark.parametrize("scope", ["global", "layer"])
@@ -238,75 +170,6 @@ def test_only_compression_makes_a_file_smaller() -> None:
     assert pruned_gz < 0.3 * plain_gz
 
 
-@pytest.mark.parametrize(
-    "other", [lambda: Lookahead(k=5), lambda: SAM(), lambda: L2(0.01)], ids=["look", "sam", "l2"]
-)
-@pytest.mark.parametrize("first", [True, False])
-def test_other_techniques_bring_nothing_back(other: Any, first: bool) -> None:
-    shares = Shares()
-    pruning = MagnitudePruning(0.5, begin=3, end=12, every=3)
-    fit(Module(), *([pruning, other()] if first else [other(), pruning]), shares)
-    assert shares.seen == sorted(shares.seen)
-    assert set(shares.seen[11:]) == {0.5}
-
-
-@pytest.mark.parametrize(
-    "average",
-    [lambda: EMA(0.9), lambda: EMAWeightAveraging(decay=0.9)],
-    ids=["ours", "lightnings"],
-)
-def test_averages_with_weights_of_before_are_told(average: Any) -> None:
-    with pytest.warns(NoEffectWarning, match="of 72 weights that were pruned .* aren't 0"):
-        fit(Module(), MagnitudePruning(0.5), average())
-
-
-@pytest.mark.filterwarnings("error::lightning_dlopt.core.NoEffectWarning")
-def test_averages_of_what_is_pruned_keep_the_zeros() -> None:
-    module = Module()
-    fit(module, MagnitudePruning(0.5, end="50%"), EMA(0.9, start="60%"))
-    assert zero_share(module) == 0.5
-
-
-def test_a_clipped_norm_is_that_of_what_is_left() -> None:
-    norms: list[tuple[float, float]] = []
-
-    class Norms(Module):
-        def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
-            gradients = [w.grad[w == 0] for w in weights(self) if w.grad is not None]
-            norms.append((float(torch.cat(gradients).norm()), zero_share(self)))
-
-    fit(Norms(), MagnitudePruning(0.5, begin=0, end=0))
-    assert norms == [(0.0, 0.5)] * STEPS
-
-
-def test_frozen_and_shared_parameters() -> None:
-    class Shared(Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net[2].requires_grad_(False)
-            self.again = nn.Linear(6, 16)
-            self.again.weight = self.net[0].weight
-
-    module = Shared()
-    before = module.net[2].weight.clone()
-    fit(module, MagnitudePruning(0.5))
-    assert torch.equal(module.net[2].weight, before)
-    assert int((module.again.weight == 0).sum()) == 48
-
-
-def test_what_is_frozen_later_is_pruned_no_further() -> None:
-    module, frozen = Module(), []
-
-    class Look(Callback):
-        def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-            frozen.append(pl_module.net[0].weight.detach().clone())
-
-    pruning = MagnitudePruning(0.6, end=40, every=4)
-    fit(module, pruning, FreezeLayers("net.0", after=20), Look())
-    assert torch.equal(frozen[20], frozen[-1])
-    assert int((module.net[2].weight == 0).sum()) == 29  # of 48
-
-
 def test_the_share_is_logged_at_the_logging_interval(tmp_path: Path) -> None:
     halves = [
         MagnitudePruning(0.5, 0, 0, parameters=["net.0.weight"]),
@@ -359,65 +222,3 @@ def test_a_copy_in_mid_training_is_no_part_of_it() -> None:
     module = Module()
     fit(module, copies[0])
     assert zero_share(module) == 0.5
-
-
-@pytest.mark.parametrize(
-    ("arguments", "why"),
-    [
-        ({"parameters": ["head.*"]}, "no parameter's name matches 'head"),
-        ({"begin": "3ep", "end": 20}, "begin is step 30, after end, step 20"),
-        ({"end": 41}, "end=41 is 41 steps, but the run has only 40"),
-    ],
-)
-def test_what_cannot_work_is_refused(arguments: dict[str, Any], why: str) -> None:
-    with pytest.raises((TechniqueError, ArgumentError), match=why) as caught:
-        fit(Module(), MagnitudePruning(0.5, **arguments))
-    assert "MagnitudePruning(" in str(caught.value)
-
-
-def test_schedule_free_optimizers_are_refused() -> None:
-    schedulefree = pytest.importorskip("schedulefree")
-
-    class Free(Module):
-        def configure_optimizers(self) -> Any:
-            return schedulefree.SGDScheduleFree(self.parameters(), lr=0.1)
-
-    with pytest.raises(TechniqueError, match="computes the weights anew"):
-        fit(Free(), MagnitudePruning(0.5), ScheduleFree())
-
-
-def test_lightnings_own_pruning_is_refused() -> None:
-    rival = ModelPruning(prune.L1Unstructured, amount=0.5, parameter_names=["weight"])
-    with pytest.raises(ConflictError, match="ModelPruning"):
-        fit(Module(), MagnitudePruning(0.5), rival)
-
-
-def test_replaced_parameters_are_told() -> None:
-    class Replacing(Callback):
-        def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
-            if trainer.current_epoch == 1:
-                pl_module.net[0] = nn.Linear(6, 16)
-
-    with pytest.raises(TechniqueError, match=r"net.0.weight was replaced in training"):
-        fit(Module(), MagnitudePruning(0.5), Replacing())
-
-
-def test_masks_of_another_module_are_refused(tmp_path: Path) -> None:
-    class Other(Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net[2].requires_grad_(False)
-
-    saving = ModelCheckpoint(tmp_path, filename="one")
-    fit(Module(), MagnitudePruning(0.5), saving, max_epochs=2)
-    with pytest.raises(CheckpointError, match=r"masks are for net.0.weight, net.2.weight"):
-        fit(Other(), MagnitudePruning(0.5), resume=tmp_path / "one.ckpt")
-
-
-def test_nothing_that_is_trained_is_no_effect() -> None:
-    class Biases(Module):
-        def configure_optimizers(self) -> Any:
-            return torch.optim.SGD([self.net[0].bias, self.net[2].bias], lr=0.1)
-
-    with pytest.warns(NoEffectWarning, match="selects none that is trained"):
-        fit(Biases(), MagnitudePruning(0.5))
