@@ -6,11 +6,15 @@ from lightning_dlopt.structure.compile import Compile, compile_parts
 from lightning_dlopt.structure.conv_net import ConvNet
 from lightning_dlopt.structure.load import load_from_checkpoint
 from lightning_dlopt.structure.low_rank import LowRank, factorize, low_rank
+from lightning_dlopt.structure.magnitude import cubic_sparsity, prune_by_magnitude_
+from lightning_dlopt.structure.magnitude_pruning import MagnitudePruning
 from lightning_dlopt.structure.mixin import StructureMixin
 from lightning_dlopt.structure.mlp import MLP
 from lightning_dlopt.structure.recurrent_net import RecurrentNet
 from lightning_dlopt.structure.res_net9 import ResNet9
+from lightning_dlopt.structure.share_layers import ShareLayers, share_layers
 from lightning_dlopt.structure.squeeze_excite import SqueezeExcite, squeeze_excite
+from lightning_dlopt.structure.tie_parameters import TieParameters, tie_parameters
 
 __all__ = [
     "MLP",
@@ -19,14 +23,21 @@ __all__ = [
     "Compile",
     "ConvNet",
     "LowRank",
+    "MagnitudePruning",
     "RecurrentNet",
     "ResNet9",
+    "ShareLayers",
     "SqueezeExcite",
     "StructureMixin",
+    "TieParameters",
     "compile_parts",
+    "cubic_sparsity",
     "factorize",
     "load_from_checkpoint",
     "low_rank",
+    "prune_by_magnitude_",
+    "share_layers",
     "squeeze_excite",
+    "tie_parameters",
     "to_channels_last",
 ]

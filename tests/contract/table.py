@@ -12,8 +12,10 @@ from tests.contract.table_losses import LOSSES_ROWS
 from tests.contract.table_low_rank import LOW_RANK_ROWS
 from tests.contract.table_mixing import MIXING_ROWS
 from tests.contract.table_penalties import PENALTY_ROWS
+from tests.contract.table_pruning import PRUNING_ROWS
 from tests.contract.table_resize import RESIZE_ROWS
 from tests.contract.table_schedules import SCHEDULE_ROWS
+from tests.contract.table_sharing import SHARING_ROWS
 from tests.contract.table_squeeze_excite import SQUEEZE_EXCITE_ROWS
 from tests.contract.table_steps import STEP_ROWS
 from tests.contract.table_tokens import TOKEN_ROWS
@@ -31,8 +33,10 @@ ROWS = [
     *LOW_RANK_ROWS,
     *MIXING_ROWS,
     *PENALTY_ROWS,
+    *PRUNING_ROWS,
     *RESIZE_ROWS,
     *SCHEDULE_ROWS,
+    *SHARING_ROWS,
     *SQUEEZE_EXCITE_ROWS,
     *STEP_ROWS,
     *TOKEN_ROWS,
