@@ -159,9 +159,8 @@ class GhostBatchNorm(Surgery):
     ``num_batches_tracked`` counts groups.
 
     From E. Hoffer, I. Hubara, D. Soudry, Train longer, generalize better: closing the
-    generalization gap in large batch training of neural networks (2017, arXiv:1705.08741). There
-    groups are consecutive samples, and a later group's statistics have a smaller share in the
-    running ones, where torch's order gives it a larger one; for shuffled batches both are equal.
+    generalization gap in large batch training of neural networks (2017, arXiv:1705.08741). Others
+    let consecutive samples be a group; in shuffled batches there is no difference.
 
     ``SyncBatchNorm``, and batch norms of others' classes (such as timm's ``BatchNormAct2d``), stay
     as they are, which is told.
@@ -204,19 +203,17 @@ class GhostBatchNorm(Surgery):
         layers = planned_layers(cls.__name__, module, plan["layers"], _CLASSES)
         change_class(layers, _CLASSES, group_size=plan["size"])
 
-    def _layers(self, module: nn.Module) -> list[nn.Module]:
-        entry = find_entry(module, self.state_key)
-        parts = part_names(module)
-        return [parts[name] for name in entry["plan"]["layers"]] if entry is not None else []
-
     def _counts(self, module: nn.Module) -> list[int]:
-        counters = (getattr(layer, "num_batches_tracked", None) for layer in self._layers(module))
+        layers = [layer for layer in module.modules() if isinstance(layer, _Ghost)]
+        counters = [layer.num_batches_tracked for layer in layers if layer.group_size == self.size]
         return [int(counter) for counter in counters if counter is not None]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a Trainer that has put other batch norms in place."""
         super().on_fit_start(trainer, pl_module)
-        if any(isinstance(layer, nn.SyncBatchNorm) for layer in self._layers(pl_module)):
+        entry, parts = find_entry(pl_module, self.state_key), part_names(pl_module)
+        layers = [parts.get(name) for name in entry["plan"]["layers"]] if entry else []
+        if any(isinstance(layer, nn.SyncBatchNorm) for layer in layers):
             raise self.refuse(
                 "the Trainer's sync_batchnorm=True normalizes over the batches of all devices, and "
                 "this over groups of one device's batch: leave one of them out"
@@ -232,8 +229,9 @@ class GhostBatchNorm(Surgery):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tell, once, if no batch was split."""
-        counts, before, self._before = self._counts(pl_module), self._before, []
-        if before and all(
-            now - then <= self._batches for now, then in zip(counts, before, strict=True)
-        ):
+        before, self._before = self._before, []
+        if not before:
+            return
+        counted = [now - then for now, then in zip(self._counts(pl_module), before, strict=True)]
+        if max(counted) <= self._batches:
             self.warn_no_effect(f"no batch had two groups of {self.size} samples")

@@ -6,6 +6,7 @@ from tests.contract.table_clipping import CLIPPING_ROWS
 from tests.contract.table_dropout import DROPOUT_ROWS
 from tests.contract.table_erase import ERASE_ROWS
 from tests.contract.table_geometry import GEOMETRY_ROWS
+from tests.contract.table_layer_classes import LAYER_CLASSES_ROWS
 from tests.contract.table_losses import LOSSES_ROWS
 from tests.contract.table_mixing import MIXING_ROWS
 from tests.contract.table_penalties import PENALTY_ROWS
@@ -22,6 +23,7 @@ ROWS = [
     *DROPOUT_ROWS,
     *ERASE_ROWS,
     *GEOMETRY_ROWS,
+    *LAYER_CLASSES_ROWS,
     *LOSSES_ROWS,
     *MIXING_ROWS,
     *PENALTY_ROWS,
