@@ -34,7 +34,8 @@ class _Ghost(_BatchNorm):
         return f"{inherited.extra_repr()}, group_size={self.group_size}"
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        groups, rest = divmod(len(input), self.group_size)
+        # not divmod, which torch.compile doesn't know for sizes that vary
+        groups, rest = len(input) // self.group_size, len(input) % self.group_size
         if not self.training or groups < 2:
             return super().forward(input)
         checked: Any = self

@@ -1,5 +1,6 @@
 """Convolutions whose kernels are standardized before they are used."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,7 +58,7 @@ def standardize_weights(
 
     def fits(layer: _ConvNd) -> bool:
         # of a kernel of one number nothing would be left without its mean
-        return layer.weight.numel() > layer.out_channels
+        return layer.in_channels // layer.groups * math.prod(layer.kernel_size) != 1
 
     found = find_layers("standardize_weights", module, target, _CLASSES, _ConvNd, fits)
     change_class([layer for _, layer in found], _CLASSES, standardize_eps=eps)
