@@ -34,9 +34,11 @@ class _Ghost(_BatchNorm):
         return f"{inherited.extra_repr()}, group_size={self.group_size}"
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        # not divmod, which torch.compile doesn't know for sizes that vary
-        groups, rest = len(input) // self.group_size, len(input) % self.group_size
-        if not self.training or groups < 2:
+        if not self.training:
+            return super().forward(input)
+        samples = input.shape[0]  # neither len nor divmod: exports and compilers fix the size then
+        groups, rest = samples // self.group_size, samples % self.group_size
+        if groups < 2:
             return super().forward(input)
         checked: Any = self
         checked._check_input_dim(input)
@@ -76,7 +78,7 @@ class _Ghost(_BatchNorm):
         """Do at once what torch would do with one group after the other."""
         assert self.running_mean is not None
         assert self.running_var is not None
-        groups = len(means)
+        groups = means.shape[0]
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(groups)
         later = torch.arange(groups - 1, -1, -1, device=means.device)[:, None]
