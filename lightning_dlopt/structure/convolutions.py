@@ -65,7 +65,7 @@ class BlurredMaxPool2d(nn.MaxPool2d):
 
 def pair(value: int | tuple[int, ...]) -> tuple[int, int]:
     """Return a setting of both axes, height first."""
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
 
 
 def beyond_border(length: int, size: int, stride: int, padding: int, dilation: int) -> int:

@@ -88,6 +88,7 @@ def test_whole_networks(name: str, change: Change, count: int) -> None:
     assert all(parameter.grad is not None for parameter in network.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_copies_pickles_exports_and_compiles(name: str, fresh_compiler: None) -> None:
     network, images = built(name), torch.rand(8, 3, 64, 64)
