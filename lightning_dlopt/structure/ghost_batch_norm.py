@@ -235,6 +235,8 @@ class GhostBatchNorm(Surgery):
         before, self._before = self._before, []
         if not before:
             return
-        counted = [now - then for now, then in zip(self._counts(pl_module), before, strict=True)]
-        if max(counted) <= self._batches:
+        counts = self._counts(pl_module)
+        if len(counts) != len(before):
+            return  # layers have come or gone since
+        if all(now - then <= self._batches for now, then in zip(counts, before, strict=True)):
             self.warn_no_effect(f"no batch had two groups of {self.size} samples")

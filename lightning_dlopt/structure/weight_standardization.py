@@ -83,8 +83,8 @@ class WeightStandardization(Surgery):
     to 0 aren't 0 in the standardized kernel.
 
     From S. Qiao, H. Wang, C. Liu, W. Shen, A. Yuille, Weight Standardization (2019,
-    arXiv:1903.10520), without a change; the variance is that of the weights themselves (divided by
-    ``n``, not ``n - 1``), and ``eps`` is within the root.
+    arXiv:1903.10520). Their program divides by the deviation, of ``n - 1``, plus 1e-5; here the
+    variance is of ``n``, and ``eps`` is added to it within the root, as in batch normalization.
 
     Convolutions with one weight for each output channel (1 x 1 and depthwise) stay as they are,
     since nothing would be left of it; so do those of others' classes, which is told.

@@ -86,6 +86,15 @@ def test_the_gradient_is_that_of_the_formula() -> None:
     assert torch.autograd.gradgradcheck(lambda w: standardize(w, EPS), (weight,))
 
 
+def test_the_authors_definition_but_for_the_divisor() -> None:
+    weight = torch.randn(6, 3, 2, 2, dtype=torch.float64)
+    deviation, mean = torch.std_mean(weight, (1, 2, 3), keepdim=True)  # divides by n - 1
+    theirs = (weight - mean) / (deviation + 1e-5)
+    torch.testing.assert_close(
+        standardize(weight, 1e-10), theirs * (12 / 11) ** 0.5, rtol=1e-4, atol=1e-4
+    )
+
+
 def test_mean_and_variance_whatever_the_weights_are() -> None:
     layer = nn.Conv2d(8, 4, 3, padding=1)
     standardize_weights(layer)
