@@ -8,6 +8,7 @@ from lightning_dlopt.structure.load import load_from_checkpoint
 from lightning_dlopt.structure.mixin import StructureMixin
 from lightning_dlopt.structure.mlp import MLP
 from lightning_dlopt.structure.recurrent_net import RecurrentNet
+from lightning_dlopt.structure.res_net9 import ResNet9
 from lightning_dlopt.structure.squeeze_excite import SqueezeExcite, squeeze_excite
 from lightning_dlopt.structure.weight_standardization import (
     WeightStandardization,
@@ -21,6 +22,7 @@ __all__ = [
     "ConvNet",
     "GhostBatchNorm",
     "RecurrentNet",
+    "ResNet9",
     "SqueezeExcite",
     "StructureMixin",
     "WeightStandardization",
