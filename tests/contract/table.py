@@ -8,6 +8,7 @@ from tests.contract.table_compile import COMPILE_ROWS
 from tests.contract.table_dropout import DROPOUT_ROWS
 from tests.contract.table_erase import ERASE_ROWS
 from tests.contract.table_geometry import GEOMETRY_ROWS
+from tests.contract.table_layer_classes import LAYER_CLASSES_ROWS
 from tests.contract.table_losses import LOSSES_ROWS
 from tests.contract.table_low_rank import LOW_RANK_ROWS
 from tests.contract.table_mixing import MIXING_ROWS
@@ -29,6 +30,7 @@ ROWS = [
     *DROPOUT_ROWS,
     *ERASE_ROWS,
     *GEOMETRY_ROWS,
+    *LAYER_CLASSES_ROWS,
     *LOSSES_ROWS,
     *LOW_RANK_ROWS,
     *MIXING_ROWS,
