@@ -12,12 +12,11 @@ from torch.nn.utils.rnn import PackedSequence
 
 from lightning_dlopt.core.parameters import plain_name
 from lightning_dlopt.structure.channel_dims import places, width
-from lightning_dlopt.structure.channel_graph import Group, Run, eager
+from lightning_dlopt.structure.channel_graph import Group, Run, Width, eager
 from lightning_dlopt.structure.channel_plan import named_tensors
 from lightning_dlopt.structure.replacing import part_names
 
-#: A width: that of a layer's side, or of a parameter's dimension.
-Width = tuple[str, str] | tuple[str, int]
+_NONE: Counter[Width] = Counter()
 
 
 class Cost:
@@ -70,12 +69,11 @@ class Cost:
     def saving(self, gone: Counter[Width], more: Counter[Width]) -> float:
         """Return how much less it costs when ``more`` are gone, too."""
         touched = {number for key in more for number in self._of[key]}
-        then = gone + more
-        return sum(self._value(n, gone) - self._value(n, then) for n in touched)
+        return sum(self._value(n, gone) - self._value(n, gone, more) for n in touched)
 
-    def _value(self, number: int, gone: Counter[Width]) -> float:
+    def _value(self, number: int, gone: Counter[Width], more: Counter[Width] = _NONE) -> float:
         constant, keys = self._terms[number]
-        return constant * math.prod(1 - gone[key] / self.full[key] for key in keys)
+        return constant * math.prod(1 - (gone[k] + more[k]) / self.full[k] for k in keys)
 
 
 def parameter_factors(module: nn.Module) -> dict[str, float]:

@@ -19,6 +19,9 @@ from lightning_dlopt.structure.channel_dims import coupled, is_one_width, width
 #: The layers that make channels.
 _FIRST = (_ConvNd, nn.Linear, nn.RNNBase, nn.Embedding, nn.MultiheadAttention)
 
+#: A width: that of a layer's side, or of a parameter's dimension.
+Width = tuple[str, str] | tuple[str, int]
+
 #: Runs a module forward on an example, and returns what comes out.
 Run = Callable[[Any], Any]
 
@@ -39,6 +42,10 @@ class Group:
     sides: dict[tuple[str, str], tuple[Tensor, Tensor]] = field(default_factory=dict)
     alone: dict[tuple[str, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
     ends: bool = False
+
+    def everywhere(self) -> list[tuple[Width, tuple[Tensor, Tensor]]]:
+        """Return both kinds of places."""
+        return [*self.sides.items(), *self.alone.items()]
 
     def producers(self) -> list[str]:
         """Return the layers whose outputs these channels are."""

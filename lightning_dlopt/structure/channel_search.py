@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lightning_dlopt.structure.channel_cost import Cost, Width
+from lightning_dlopt.core.errors import ArgumentError
+from lightning_dlopt.structure.channel_cost import Cost
 from lightning_dlopt.structure.channel_dims import places
-from lightning_dlopt.structure.channel_graph import Group
+from lightning_dlopt.structure.channel_graph import Group, Width
 from lightning_dlopt.structure.channel_plan import named_tensors
 from lightning_dlopt.structure.replacing import part_names
 
@@ -24,12 +25,17 @@ class Ladder:
     """A group's steps: at each, more of its channels are gone, the least important first."""
 
     group: Group
-    masks: list[Tensor]
+    rank: Tensor
+    steps: list[int]
     widths: list[Counter[Width]]
     left: list[float]
 
+    def mask(self, level: int) -> Tensor:
+        """Return which channels are gone at a level."""
+        return self.rank < self.steps[level]
 
-def importance(module: nn.Module, group: Group, kind: str) -> Tensor:
+
+def importances(module: nn.Module, group: Group, kind: str) -> Tensor:
     """Return how important each of a group's channels is.
 
     ``"magnitude"`` is the L2 norm of all weights that belong to the channel, in whatever layer;
@@ -44,9 +50,14 @@ def importance(module: nn.Module, group: Group, kind: str) -> Tensor:
         values = tensor.detach().double()
         if kind == "magnitude":
             values = values.square()
+        elif tensor.grad is None:
+            raise ArgumentError(
+                f"importance='taylor' needs the gradients of a backward pass, and a parameter of "
+                f"{group.name!r} has none"
+            )
         else:
-            values = values * (torch.zeros_like(values) if tensor.grad is None else tensor.grad)
-        per_index = values.movedim(dim, 0).flatten(1).sum(1).cpu()
+            values = values * tensor.grad
+        per_index = values.movedim(dim, 0).reshape(values.shape[dim], -1).sum(1).cpu()
         if kind == "taylor":
             per_index = per_index.abs()
         for row in where:
@@ -78,24 +89,27 @@ def ladder(group: Group, scores: Tensor, align: int, max_ratio: float) -> Ladder
     rank = rank[unit]  # of each channel: how many units go before it
     gone_after = torch.bincount(rank, minlength=len(order)).cumsum(0)
     least = max(align, math.ceil(size * (1 - max_ratio)))
-    steps = [
+    steps = [0] + [
         k + 1
         for k, gone in enumerate(gone_after.tolist())
         if size - gone >= least and (size - gone) % align == 0
     ]
     shares = per_unit[order].cumsum(0) / per_unit.sum().clamp(min=1e-30)
-    masks = [torch.zeros(size, dtype=torch.bool), *(rank < k for k in steps)]
-    widths = [
-        Counter({key: int(n) for key, n in _gone(group, mask).items() if n}) for mask in masks
-    ]
-    left = [1.0, *(max(1 - float(shares[k - 1]), 1e-9) for k in steps)]
-    return Ladder(group, masks, widths, left)
+    left = [max(1 - float(shares[k - 1]), 1e-9) if k else 1.0 for k in steps]
+    return Ladder(group, rank, steps, _widths(group, rank, steps), left)
 
 
-def _gone(group: Group, mask: Tensor) -> dict[Width, int]:
-    widths: dict[Width, int] = {}
-    for key, (index, roots) in [*group.sides.items(), *group.alone.items()]:
-        widths[key] = len(torch.unique(index[mask[roots]]))
+def _widths(group: Group, rank: Tensor, steps: list[int]) -> list[Counter[Width]]:
+    """Return how many channels of each layer's side are gone at each step."""
+    widths: list[Counter[Width]] = [Counter() for _ in steps]
+    for key, (index, roots) in group.everywhere():
+        different, inverse = torch.unique(index, return_inverse=True)
+        own_rank = torch.empty_like(different)
+        own_rank[inverse] = rank[roots]
+        gone_after = torch.bincount(own_rank, minlength=len(rank)).cumsum(0).tolist()
+        for counter, k in zip(widths, steps, strict=True):
+            if k and gone_after[k - 1]:
+                counter[key] = gone_after[k - 1]
     return widths
 
 
@@ -118,7 +132,7 @@ class Search:
 
     def least(self) -> list[int]:
         """Return the levels at which nothing more can go."""
-        return [len(ladder.masks) - 1 for ladder in self.ladders]
+        return [len(ladder.steps) - 1 for ladder in self.ladders]
 
     def to(self, target: float) -> None:
         """Go down until the cost is within the tolerance of ``target``, or as close as it gets."""
@@ -141,7 +155,7 @@ class Search:
     def masks(self) -> list[tuple[Group, Tensor]]:
         """Return what each group that loses anything loses."""
         return [
-            (ladder.group, ladder.masks[level])
+            (ladder.group, ladder.mask(level))
             for ladder, level in zip(self.ladders, self.levels, strict=True)
             if level
         ]
@@ -179,7 +193,7 @@ class Search:
         return math.log(self.now / target)
 
     def _can(self, i: int, direction: int) -> bool:
-        return 0 <= self.levels[i] + direction < len(self.ladders[i].masks)
+        return 0 <= self.levels[i] + direction < len(self.ladders[i].steps)
 
     def _cost_after(self, moves: list[tuple[int, int]]) -> float:
         before, now = list(self.levels), self.now
