@@ -13,6 +13,7 @@ from lightning_dlopt.core.global_generators import kept_generators, seed_global
 from lightning_dlopt.structure.channel_cut import Cut, apply_cut, cut_of
 from lightning_dlopt.structure.channel_graph import Group, Run, eager, tensors_in
 from lightning_dlopt.structure.channel_plan import named_tensors
+from lightning_dlopt.structure.replacing import part_names
 
 #: Channels of a group, by a mask.
 Removed = tuple[Group, Tensor]
@@ -68,7 +69,7 @@ def is_sound(module: nn.Module, run: Run, removed: Sequence[Removed]) -> bool:
 def sound_groups(
     module: nn.Module, run: Run, groups: Sequence[Group], remove: Callable[[Group], Tensor]
 ) -> list[Group]:
-    """Return those of the groups for which :func:`is_sound` holds.
+    """Return those of the groups for which :func:`is_sound` holds, or is made to.
 
     Args:
         module: the module, which is only read.
@@ -79,13 +80,30 @@ def sound_groups(
     if not groups or is_sound(module, run, [(group, remove(group)) for group in groups]):
         return list(groups)
     if len(groups) == 1:
-        return []
+        return list(groups) if _follow(module, run, groups[0], remove) else []
     half = len(groups) // 2
     return [
         group
         for some in (groups[:half], groups[half:])
         for group in sound_groups(module, run, some, remove)
     ]
+
+
+def _follow(module: nn.Module, run: Run, group: Group, remove: Callable[[Group], Tensor]) -> bool:
+    """Find attributes of the module's own code that have to say the group's width."""
+    found = [
+        (name, key)
+        for name, part in part_names(module).items()
+        if not type(part).__module__.startswith("torch.nn.")
+        for key, value in vars(part).items()
+        if type(value) is int and value == len(group.units)
+    ]
+    for attributes in [found, *([each] for each in found)] if found and not group.follow else []:
+        group.follow = attributes
+        if is_sound(module, run, [(group, remove(group))]):
+            return True
+    group.follow = []
+    return False
 
 
 def _close(first: Tensor, second: Tensor) -> bool:
