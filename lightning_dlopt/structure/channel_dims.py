@@ -86,7 +86,7 @@ def coupled(part: nn.Module, side: str) -> Tensor | None:
     """
     index = torch.arange(width(part, side))
     if isinstance(part, nn.MultiheadAttention):
-        return index // part.head_dim
+        return index // int(part.head_dim)
     if isinstance(part, nn.GroupNorm):
         return index % (part.num_channels // part.num_groups)
     if isinstance(part, nn.RNNBase) and side == "out" and part.bidirectional:
