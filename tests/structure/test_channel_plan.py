@@ -1,6 +1,7 @@
 """Plans of widths, and bringing modules to them."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -16,12 +17,12 @@ from lightning_dlopt.structure.channel_plan import (
 )
 
 
-def net(width: int) -> nn.Sequential:
+def net(width: int) -> Any:
     """Layers whose attributes are integers and tuples."""
     return nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.LayerNorm(width))
 
 
-def plan(before: int, now: int) -> dict:
+def plan(before: int, now: int) -> dict[str, Any]:
     """Return the plan from one width to another."""
     return plan_between(structure_of(net(before)), structure_of(net(now)))
 
@@ -43,7 +44,7 @@ def test_reshapes_attributes_and_tensors_as_the_class_would_build_them() -> None
 def test_any_state_of_the_history_can_be_reached_from_any_other(width: int) -> None:
     module = net(8)
     reshape_to(module, plan(8, width))
-    for other in (5, 8, 3):
+    for other in (5, 7, 3):
         reshape_to(module, plan(8, other))
         assert repr(module) == repr(net(other))
         module.load_state_dict(net(other).state_dict())
@@ -67,19 +68,19 @@ def test_no_change_is_an_empty_plan() -> None:
 def test_keeps_frozen_dtype_marks_and_what_has_its_shape() -> None:
     module = net(8).double()
     module[0].weight.requires_grad_(False)
-    module[0].weight.mark = "mine"  # type: ignore[attr-defined]
+    module[0].weight.mark = "mine"
     bias = module[0].bias
     reshape_to(module, {"tensors": {"0.weight": [[8, 3, 3, 3], [5, 3, 3, 3]]}})
     weight = module[0].weight
     assert weight.shape == (5, 3, 3, 3)
     assert weight.dtype == torch.float64
     assert not weight.requires_grad
-    assert weight.mark == "mine"  # type: ignore[attr-defined]
+    assert weight.mark == "mine"
     assert module[0].bias is bias
 
 
 def test_ties_stay_tied() -> None:
-    module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    module: Any = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     module[1].weight = module[0].weight
     reshape_to(module, {"tensors": {"0.weight": [[4, 4], [2, 4]], "1.weight": [[4, 4], [2, 4]]}})
     assert module[1].weight is module[0].weight

@@ -19,7 +19,7 @@ from lightning_dlopt.structure.multiply_adds import count_multiply_adds
 IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
-def convolutions() -> nn.Sequential:
+def convolutions() -> Any:
     """Three convolutions and an output layer, behind a flattening."""
     return nn.Sequential(
         nn.Conv2d(3, 32, 3, padding=1),
@@ -34,16 +34,16 @@ def convolutions() -> nn.Sequential:
     )
 
 
-def mlp() -> nn.Sequential:
+def mlp() -> Any:
     """Two hidden layers."""
     return nn.Sequential(
         nn.Linear(4, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 3)
     )
 
 
-def choose(module: nn.Module, **arguments: Any) -> Shrinkage:
+def choose(module: Any, **arguments: Any) -> Shrinkage:
     """Choose on images or on rows of four numbers."""
-    example = IMAGES if isinstance(module[0], nn.Conv2d) else torch.ones(2, 4)  # type: ignore[index]
+    example = IMAGES if isinstance(module[0], nn.Conv2d) else torch.ones(2, 4)
     return choose_channels(module, lambda copied: copied(example), **arguments)
 
 
@@ -71,7 +71,7 @@ def test_meets_the_target_with_aligned_widths(build: Any, speed_up: float, by: s
 
 
 def test_keeps_what_weighs_most_in_order() -> None:
-    module = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 3))
+    module: Any = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 3))
     strong = sorted(random.Random(1).sample(range(32), 16))
     with torch.no_grad():
         weak = [i for i in range(32) if i not in strong]
@@ -90,7 +90,7 @@ def test_keeps_what_weighs_most_in_order() -> None:
 
 
 def test_taylor_keeps_what_the_loss_needs() -> None:
-    module = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 3))
+    module: Any = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 3))
     needed = list(range(1, 32, 2))
     with torch.no_grad():
         module[0].bias.fill_(5.0)  # all are active
@@ -102,18 +102,21 @@ def test_taylor_keeps_what_the_loss_needs() -> None:
 
 
 def test_taylor_without_gradients_is_refused() -> None:
-    with pytest.raises(ArgumentError, match="taylor.*gradients"):
+    with pytest.raises(ArgumentError, match=r"taylor.*gradients"):
         choose(mlp(), importance="taylor")
 
 
 def test_choosing_leaves_the_module_and_the_generators_alone() -> None:
     module = convolutions()
     module(IMAGES).sum().backward()
-    module[3].weight.requires_grad_(False)
+    module[1].weight.requires_grad_(False)
     module.train()
     module[1].eval()
-    tensors = {name: (id(t), t.clone(), t.requires_grad) for name, t in _all(module).items()}
-    grads = {name: (id(p.grad), p.grad.clone()) for name, p in module.named_parameters()}  # type: ignore[union-attr]
+    tensors = {
+        name: (id(t), t.clone(), t.requires_grad) for name, t in named_tensors(module).items()
+    }
+    named: dict[str, Any] = dict(module.named_parameters())
+    grads = {name: (id(p.grad), p.grad.clone()) for name, p in named.items()}
     modes = [part.training for part in module.modules()]
     attributes = [set(vars(part)) for part in module.modules()]
     was, state, python = structure_of(module), torch.get_rng_state(), random.getstate()
@@ -124,32 +127,29 @@ def test_choosing_leaves_the_module_and_the_generators_alone() -> None:
     assert [part.training for part in module.modules()] == modes
     assert [set(vars(part)) for part in module.modules()] == attributes
     assert not any(part._forward_hooks for part in module.modules())
-    for name, tensor in _all(module).items():
+    for name, tensor in named_tensors(module).items():
         same, values, learns = tensors[name]
         assert (id(tensor), tensor.requires_grad) == (same, learns)
         assert torch.equal(tensor, values)
-    for name, parameter in module.named_parameters():
+    for name, parameter in named.items():
         assert id(parameter.grad) == grads[name][0]
-        assert torch.equal(parameter.grad, grads[name][1])  # type: ignore[arg-type]
-
-
-def _all(module: nn.Module) -> dict[str, Tensor]:
-    return named_tensors(module)
+        assert torch.equal(parameter.grad, grads[name][1])
 
 
 def test_shrinking_hands_over_parameters_gradients_and_marks() -> None:
     module = mlp()
     module(torch.ones(2, 4)).sum().backward()
     module[0].weight.mark = 3
-    old, bias = dict(module.named_parameters()), module[4].bias
+    old: dict[str, Any] = dict(module.named_parameters())
+    bias = module[4].bias
     chosen = choose(module)
     replaced = shrink_(module, chosen)
-    new = dict(module.named_parameters())
+    new: dict[str, Any] = dict(module.named_parameters())
     assert replaced == {old[name]: new[name] for name in chosen.kept}
     assert new["0.weight"].mark == 3
     assert new["4.bias"] is bias
     kept = chosen.kept["0.weight"][0][1]
-    assert torch.equal(new["0.weight"].grad, old["0.weight"].grad[kept])  # type: ignore[index, arg-type]
+    assert torch.equal(new["0.weight"].grad, old["0.weight"].grad[kept])
 
 
 def test_dtype_and_memory_format_stay() -> None:
@@ -175,7 +175,7 @@ def test_an_unreachable_speed_up_says_what_can_be_reached() -> None:
 
 def test_widths_too_coarse_for_the_target_are_told() -> None:
     module = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
-    with pytest.raises(ArgumentError, match="speed_up=1.3 can't be met.*it gives 2"):
+    with pytest.raises(ArgumentError, match=r"speed_up=1.3 can't be met.*it gives 1, 2"):
         choose(module, speed_up=1.3)
     assert choose(module, speed_up=1.3, align=1).speed_up == pytest.approx(1.3, rel=0.05)
 
@@ -211,9 +211,9 @@ def test_keep_and_target_say_where() -> None:
 def test_frozen_layers_stay() -> None:
     module = mlp()
     module[2].weight.requires_grad_(False)
-    with pytest.raises(ArgumentError, match="can't be reached.*2.weight is frozen"):
+    with pytest.raises(ArgumentError, match=r"can't be reached.*2.weight is frozen"):
         choose(module)
-    with pytest.raises(ArgumentError, match="target='2'.*2.weight is frozen"):
+    with pytest.raises(ArgumentError, match=r"target='2'.*2.weight is frozen"):
         choose(module, target=["2"])
 
 
@@ -276,9 +276,11 @@ def test_what_would_do_something_else_stays() -> None:
 
 def test_a_module_that_cannot_be_traced_is_refused() -> None:
     class Cut(nn.Sequential):
-        def forward(self, values: Tensor) -> Tensor:
+        def forward(self, values: Any) -> Any:
             with torch.no_grad():
-                return super().forward(values)  # type: ignore[no-any-return]
+                for layer in self:
+                    values = layer(values)
+            return values
 
     with pytest.raises(TechniqueError, match="channels of Cut can't be followed"):
         choose_channels(Cut(*mlp()), lambda net: net(torch.ones(2, 4)))
@@ -292,7 +294,7 @@ def test_without_torch_pruning_it_says_what_to_install(monkeypatch: pytest.Monke
 
 def test_a_compiled_module_is_pruned_as_it_is_written() -> None:
     module = mlp()
-    compiled = torch.compile(module, backend="eager")
+    compiled: Any = torch.compile(module, backend="eager")
     chosen = choose_channels(compiled, lambda net: net(torch.ones(2, 4)))
     assert all("_orig_mod" not in name for name in [*chosen.kept, *chosen.plan["parts"]])
     shrink_(compiled, chosen)
