@@ -42,7 +42,7 @@ def width(part: nn.Module, side: str) -> int:
     if isinstance(value, tuple):
         value = value[-1]
     if isinstance(part, nn.RNNBase) and side == "out":
-        value *= _directions(part)
+        value = (part.proj_size or value) * _directions(part)
     return int(value)
 
 

@@ -265,9 +265,11 @@ def _recurrent(part: nn.RNNBase, inputs: Any, _: Any = None) -> Any:
         batch = [values.shape[0 if part.batch_first else 1]]
     else:
         batch = []
-    state = [part.num_layers * (1 + part.bidirectional), *batch, part.hidden_size]
+    layers = part.num_layers * (1 + part.bidirectional)
+    sizes = part.proj_size or part.hidden_size, part.hidden_size
+    states = [[layers, *batch, size] for size in sizes]
     out = [*values.shape[:-1], width(part, "out")]
-    outputs, last, cell = _Opaque.apply([out, state, state], values)
+    outputs, last, cell = _Opaque.apply([out, *states], values)
     if isinstance(inputs, PackedSequence):
         outputs = PackedSequence(
             outputs, inputs.batch_sizes, inputs.sorted_indices, inputs.unsorted_indices
