@@ -113,7 +113,7 @@ def find_groups(copy: nn.Module, run: Run) -> list[Group]:
                 f"{type(error).__name__}: {error}. It must run on the example in evaluation, with "
                 "gradients and without code that leaves autograd; prune a part of it that does"
             ) from error
-        _settle(graph)
+        _settle(pruning, graph)
         roots = (
             nn.modules.conv._ConvNd,
             nn.Linear,
@@ -128,7 +128,7 @@ def find_groups(copy: nn.Module, run: Run) -> list[Group]:
 
 def _torch_pruning() -> Any:
     try:
-        import torch_pruning  # type: ignore[import-untyped]
+        import torch_pruning  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError as error:
         raise TechniqueError(
             'removing channels needs Torch-Pruning: pip install "lightning_dlopt[pruning]"'
@@ -185,24 +185,20 @@ def _join(units: Tensor, together: Tensor, roots: Tensor) -> Tensor:
     return units
 
 
-def _settle(graph: Any) -> None:
+def _settle(pruning: Any, graph: Any) -> None:
     """Mend what the graph takes wrongly, and keep it from finding everything out again each time.
 
     It takes the second dimension of whatever is concatenated or split for the channels, which are
     the last one between fully connected layers, and the rows of a table for channels.
     """
-    from torch_pruning.dependency import (  # type: ignore[import-untyped]
-        index_mapping,
-        shape_infer,
-    )
 
     kinds = graph.ops.OPTYPE
     nodes = list(graph.module2node.values())
     for node in nodes:
         if node.type in (kinds.CONCAT, kinds.SPLIT) and getattr(node.grad_fn, "_saved_dim", 1) > 1:
             node.grad_fn = _as_second_dim(node.grad_fn)
-    shape_infer.init_shape_information(graph)
-    index_mapping.update_index_mapping(graph)
+    pruning.dependency.shape_infer.init_shape_information(graph)
+    pruning.dependency.index_mapping.update_index_mapping(graph)
     moving = {kinds.CONCAT, kinds.SPLIT, kinds.RESHAPE, kinds.UNBIND, kinds.EXPAND, kinds.SLICE}
     for node in nodes:
         if node.type not in moving:
