@@ -191,7 +191,6 @@ def _settle(pruning: Any, graph: Any) -> None:
     It takes the second dimension of whatever is concatenated or split for the channels, which are
     the last one between fully connected layers, and the rows of a table for channels.
     """
-
     kinds = graph.ops.OPTYPE
     nodes = list(graph.module2node.values())
     for node in nodes:
