@@ -65,7 +65,11 @@ TOKENS = torch.tensor([[5, 6, 7, 0], [8, 3, 0, 0]])
 MODELS: dict[str, tuple[Callable[[], Any], Tensor, Any]] = {
     "resnet18": (partial(models.resnet18, num_classes=7), images(32), "all"),
     "mobilenet": (partial(models.mobilenet_v3_small, num_classes=7), images(32), "all"),
-    "densenet": (partial(models.densenet121, num_classes=7), images(32), "all"),
+    "densenet": (
+        partial(models.DenseNet, 16, (2, 3, 2), 32, num_classes=7),
+        images(32),
+        "all",
+    ),
     "regnet": (partial(models.regnet_x_400mf, num_classes=7), images(32), "all"),
     "googlenet": (
         partial(models.googlenet, num_classes=7, aux_logits=False, init_weights=False),
@@ -141,7 +145,7 @@ def test_twice_as_fast_with_aligned_widths_and_loaded_from_the_plan(name: str) -
     replaced = shrink_(model, chosen)
     assert before / count_multiply_adds(model, example) == pytest.approx(2, rel=0.05)
     for part_name, part in model.named_modules():
-        for key in ("out_channels", "out_features", "num_features", "embed_dim"):
+        for key in ("out_channels", "out_features", "in_features", "num_features", "embed_dim"):
             now, once = getattr(part, key, 0), getattr(whole[part_name], key, 0)
             assert now == once or now % 8 == 0, f"{part_name}.{key}: {once} -> {now}"
     assert {id(new) for new in replaced.values()} <= {id(p) for p in model.parameters()}
