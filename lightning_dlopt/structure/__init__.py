@@ -5,6 +5,7 @@ from lightning_dlopt.structure.conv_net import ConvNet
 from lightning_dlopt.structure.load import load_from_checkpoint
 from lightning_dlopt.structure.mixin import StructureMixin
 from lightning_dlopt.structure.mlp import MLP
+from lightning_dlopt.structure.multiply_adds import count_multiply_adds
 from lightning_dlopt.structure.recurrent_net import RecurrentNet
 from lightning_dlopt.structure.squeeze_excite import SqueezeExcite, squeeze_excite
 
@@ -15,6 +16,7 @@ __all__ = [
     "RecurrentNet",
     "SqueezeExcite",
     "StructureMixin",
+    "count_multiply_adds",
     "load_from_checkpoint",
     "squeeze_excite",
 ]
