@@ -1,0 +1,80 @@
+"""Removing channels between two steps: of the module, its optimizers, and all that follows."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+
+from lightning_dlopt.core.errors import TechniqueError
+from lightning_dlopt.core.replaced import Replaced
+from lightning_dlopt.core.strategies import wrap_again
+from lightning_dlopt.core.technique import Technique, techniques_of
+from lightning_dlopt.structure.channels import Shrinkage, shrink_
+from lightning_dlopt.structure.multiply_adds import count_multiply_adds
+from lightning_dlopt.structure.recorded_calls import Call, extra_step, run_calls
+
+
+def cut_channels(
+    technique: Technique, trainer: Trainer, pl_module: LightningModule, shrinkage: Shrinkage
+) -> None:
+    """Remove channels from a module in training, in place.
+
+    Raises:
+        TechniqueError: if an optimizer's state can't be cut; nothing is changed then.
+    """
+    replaced = Replaced(pl_module, shrinkage.kept)
+    try:
+        replaced.check_state(trainer.optimizers)
+    except TechniqueError as error:
+        raise technique.refuse(str(error)) from error
+    gradients = [(p, p.grad) for p in pl_module.parameters() if p.grad is not None]
+    replaced.add(shrink_(pl_module, shrinkage))
+    for parameter, gradient in gradients:
+        replaced.now(parameter).grad = replaced.cut(parameter, gradient)
+    for optimizer in trainer.optimizers:
+        replaced.replace_in(optimizer)
+    wrap_again(trainer)
+    for other in techniques_of(trainer):
+        other.parameters_replaced(trainer, pl_module, replaced)
+
+
+def gradients_of(
+    trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+) -> list[tuple[nn.Parameter, Tensor]] | None:
+    """Return the gradient of a training step's loss, averaged over ranks, by an extra pass.
+
+    None if the step has no loss on this batch.
+    """
+    parameters = [p for p in pl_module.parameters() if p.requires_grad]
+    with extra_step(trainer, pl_module) as step:
+        output = step(batch, batch_idx)
+        loss = output.get("loss") if isinstance(output, dict) else output
+        if loss is None:
+            return None
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    gradients = [
+        torch.zeros_like(p) if gradient is None else gradient.detach()
+        for p, gradient in zip(parameters, found, strict=True)
+    ]
+    if trainer.world_size > 1:
+        gradients = [trainer.strategy.reduce(gradient) for gradient in gradients]  # type: ignore[misc]
+    return list(zip(parameters, gradients, strict=True))
+
+
+def costs(trainer: Trainer, pl_module: LightningModule, calls: list[Call]) -> dict[str, int]:
+    """Return the multiply-adds of the calls and the number of parameters."""
+    context = trainer.precision_plugin.train_step_context
+
+    class Calls(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = pl_module
+
+        def forward(self) -> list[Tensor]:
+            return run_calls(calls, context)(self.module)
+
+    return {
+        "multiply_adds": count_multiply_adds(Calls(), ()),
+        "parameters": sum(parameter.numel() for parameter in pl_module.parameters()),
+    }
