@@ -108,7 +108,7 @@ class ChannelPruning(Surgery):
         self._forget()
 
     def _forget(self) -> None:
-        self._due: Callable[[int], int] = lambda step: 0
+        self._due: Callable[[int], int] = lambda _: 0
         self._is_known = False  # that the target can be reached
         self._has_end = False  # whether one removal comes after the last batch
         self._last: tuple[Any, int] | None = None  # the batch for it
@@ -143,19 +143,23 @@ class ChannelPruning(Surgery):
         check_trained(self, trainer, pl_module)
         run = RunLength.of(trainer, automatic=pl_module.automatic_optimization)
         begin = steps_within(run, self._at, self, "at")
-        spans: Callable[[int], float] = lambda step: 0.0
-        if self.steps > 1:
-            try:
-                spans = self._every.count(run, begin)
-            except ArgumentError as error:
-                raise ArgumentError(f"{self!r}: {error}") from error
-        self._due = lambda step: 0 if step < begin else min(self.steps, 1 + int(spans(step)))
-        if run.total is not None and self._due(run.total) < self.steps and not run.trial:
+        try:
+            spans = self._every.count(run, begin) if self.steps > 1 else None
+        except ArgumentError as error:
+            raise ArgumentError(f"{self!r}: {error}") from error
+
+        def due(step: int) -> int:
+            if step < begin:
+                return 0
+            return min(self.steps, 1 + int(spans(step))) if spans is not None else self.steps
+
+        self._due = due
+        if run.total is not None and due(run.total) < self.steps and not run.trial:
             raise ArgumentError(
                 f"{self!r}: the run ends after {run.total} steps, before the last of the "
                 f"{self.steps} removals"
             )
-        self._has_end = run.total is not None and self._due(run.total) > self._due(run.total - 1)
+        self._has_end = run.total is not None and due(run.total) > due(run.total - 1)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int

@@ -28,10 +28,7 @@ def cut_channels(
         replaced.check_state(trainer.optimizers)
     except TechniqueError as error:
         raise technique.refuse(str(error)) from error
-    gradients = [(p, p.grad) for p in pl_module.parameters() if p.grad is not None]
-    replaced.add(shrink_(pl_module, shrinkage))
-    for parameter, gradient in gradients:
-        replaced.now(parameter).grad = replaced.cut(parameter, gradient)
+    replaced.add(shrink_(pl_module, shrinkage).items())
     for optimizer in trainer.optimizers:
         replaced.replace_in(optimizer)
     wrap_again(trainer)

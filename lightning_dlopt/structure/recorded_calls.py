@@ -107,7 +107,7 @@ def _recording(module: nn.Module, calls: dict[str, Call]) -> Iterator[None]:
     depth = 0
 
     def enter(name: str) -> Callable[..., None]:
-        def hook(part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             nonlocal depth
             depth += 1
             if depth == 1:
@@ -178,8 +178,8 @@ def _without_steps(pl_module: LightningModule) -> Iterator[None]:
 
         return stand_ins
 
-    def nothing(method: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *args, **kwargs: None
+    def nothing(_: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *_, **__: None
 
     patches, handle = Patches(), register_optimizer_step_pre_hook(refuse)
     try:
