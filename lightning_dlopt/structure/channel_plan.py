@@ -28,7 +28,7 @@ def structure_of(module: nn.Module) -> Plan:
         name: {key: _as_list(value) for key, value in vars(part).items() if _is_numbers(value)}
         for name, part in part_names(module).items()
     }
-    tensors = {name: list(tensor.shape) for name, tensor in _named_tensors(module).items()}
+    tensors = {name: list(tensor.shape) for name, tensor in named_tensors(module).items()}
     return {"parts": parts, "tensors": tensors}
 
 
@@ -90,7 +90,7 @@ def reshape_to(module: nn.Module, plan: Plan) -> None:
         >>> layer, layer.weight.shape
         (Linear(in_features=2, out_features=1, bias=True), torch.Size([1, 2]))
     """
-    parts, tensors = part_names(module), _named_tensors(module)
+    parts, tensors = part_names(module), named_tensors(module)
     _check_fit(parts, tensors, plan)
     new: dict[int, Tensor] = {}
     for name, (_, shape) in plan.get("tensors", {}).items():
@@ -179,7 +179,8 @@ def _could_be(shape: list[int], before: list[int], now: list[int]) -> bool:
     )
 
 
-def _named_tensors(module: nn.Module) -> dict[str, Tensor]:
+def named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return every parameter and buffer by each of its names, without what compilers add."""
     named: dict[str, Tensor] = {
         plain_name(name): p for name, p in module.named_parameters(remove_duplicate=False)
     }

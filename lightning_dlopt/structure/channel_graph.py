@@ -1,0 +1,268 @@
+"""Which channels of a module hang together, found by Torch-Pruning's dependency graph."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.utils.rnn import PackedSequence
+
+from lightning_dlopt.core.errors import TechniqueError
+from lightning_dlopt.core.parameters import plain_name
+from lightning_dlopt.structure.channel_dims import coupled, is_one_width, width
+
+#: The layers that make channels.
+_FIRST = (_ConvNd, nn.Linear, nn.RNNBase, nn.Embedding, nn.MultiheadAttention)
+
+#: A width: that of a layer's side, or of a parameter's dimension.
+Width = tuple[str, str] | tuple[str, int]
+
+#: Runs a module forward on an example, and returns what comes out.
+Run = Callable[[Any], Any]
+
+
+@dataclass
+class Group:
+    """Channels that run through several layers, and must be removed from all of them.
+
+    ``units`` says for each channel of the first layer with which others it must go: those of the
+    same number. ``sides`` holds two tensors for each layer and side (``"in"`` or ``"out"``):
+    indices of its channels, and which of the first layer's channels they belong to; ``alone`` the
+    same for parameters that belong to no layer of a known kind, by name and dimension. ``ends``
+    says that the channels are an output of the module.
+    """
+
+    name: str
+    units: Tensor
+    sides: dict[tuple[str, str], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    alone: dict[tuple[str, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    ends: bool = False
+
+    def everywhere(self) -> list[tuple[Width, tuple[Tensor, Tensor]]]:
+        """Return both kinds of places."""
+        return [*self.sides.items(), *self.alone.items()]
+
+    def producers(self) -> list[str]:
+        """Return the layers whose outputs these channels are."""
+        return [name for name, side in self.sides if side == "out"]
+
+
+class _Opaque(torch.autograd.Function):
+    """One step of the graph, whatever a layer does inside."""
+
+    @staticmethod
+    def forward(_: Any, shapes: list[list[int]], *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return zeros."""
+        return tuple(inputs[0].new_zeros(shape) for shape in shapes)
+
+    @staticmethod
+    def backward(_: Any, *grads: Tensor) -> Any:
+        """Nothing is ever sent back."""
+        raise NotImplementedError
+
+
+def eager() -> AbstractContextManager[Any]:
+    """Let compiled modules run as they are written."""
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
+def find_groups(copy: nn.Module, run: Run) -> list[Group]:
+    """Return the groups of channels of a module that may be changed: its parameters will be.
+
+    Raises:
+        TechniqueError: if Torch-Pruning isn't installed, or the module can't be traced.
+    """
+    pruning = _torch_pruning()
+    names = {part: plain_name(name) for name, part in copy.named_modules()}
+    for parameter in copy.parameters():  # what is frozen would be no part of the graph
+        if parameter.is_floating_point():
+            parameter.requires_grad_(True)
+    for part in copy.modules():
+        _stand_in(part)
+    graph = pruning.DependencyGraph()
+    pruner = _unknown_to_it(pruning)
+    with torch.enable_grad(), warnings.catch_warnings(), eager():
+        warnings.simplefilter("ignore")
+        try:
+            graph.build_dependency(
+                copy,
+                example_inputs=None,
+                forward_fn=lambda module, _: _roots(run(module)),
+                customized_pruners={
+                    type(part): pruner
+                    for part in copy.modules()
+                    if isinstance(part, nn.RNNBase | nn.RMSNorm)
+                },
+                verbose=False,
+            )
+        except Exception as error:
+            raise TechniqueError(
+                f"the channels of {type(copy).__name__} can't be followed from layer to layer: "
+                f"{type(error).__name__}: {error}. It must run on the example in evaluation, with "
+                "gradients and without code that leaves autograd; prune a part of it that does"
+            ) from error
+        _settle(graph)
+        roots = (
+            nn.modules.conv._ConvNd,
+            nn.Linear,
+            nn.RNNBase,
+            nn.Embedding,
+            nn.MultiheadAttention,
+        )
+        found = list(graph.get_all_groups(root_module_types=roots))
+    parameters = {p: plain_name(name) for name, p in copy.named_parameters()}
+    return [_group(graph, items, names, parameters) for items in found]
+
+
+def _torch_pruning() -> Any:
+    try:
+        import torch_pruning  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise TechniqueError(
+            'removing channels needs Torch-Pruning: pip install "lightning_dlopt[pruning]"'
+        ) from error
+    return torch_pruning
+
+
+def _group(graph: Any, items: Any, names: dict[Any, str], parameters: dict[Any, str]) -> Group:
+    first = items[0].dep.target.module
+    group = Group(names[first], torch.arange(width(first, "out")))
+    for item in items:
+        dependency, layer = item.dep, item.dep.target.module
+        index, roots = torch.tensor(list(item.idxs)), torch.tensor(list(item.root_idxs))
+        if dependency.target.type == _output_type(graph):
+            group.ends = True
+        elif isinstance(layer, nn.Parameter):
+            group.alone[parameters[layer], dependency.target.pruning_dim % layer.dim()] = (
+                index,
+                roots,
+            )
+        elif layer in names and not (isinstance(layer, nn.PReLU) and layer.num_parameters == 1):
+            out = is_one_width(layer) or graph.is_out_channel_pruning_fn(dependency.handler)
+            side = "out" if out else "in"
+            key = names[layer], side
+            if key in group.sides:
+                index = torch.cat([group.sides[key][0], index])
+                roots = torch.cat([group.sides[key][1], roots])
+            group.sides[key] = index, roots
+            if (together := coupled(layer, side)) is not None:
+                group.units = _join(group.units, together[index], roots)
+            # several channels of the first layer may be one channel of this
+            group.units = _join(group.units, index, roots)
+    return group
+
+
+def _join(units: Tensor, together: Tensor, roots: Tensor) -> Tensor:
+    """Give all ``roots`` whose number in ``together`` is the same one number in ``units``."""
+    units = units.clone()
+    changed = True
+    while changed:
+        least = torch.full((int(together.max()) + 1,), len(units)).scatter_reduce(
+            0, together, units[roots], "amin"
+        )
+        new = units.scatter_reduce(0, roots, least[together], "amin")
+        # a unit has the number of its least member, by which the others find it
+        new = new.scatter_reduce(0, units[roots], least[together], "amin")
+        new = new[new]
+        changed = not torch.equal(new, units)
+        units = new
+    return units
+
+
+def _settle(graph: Any) -> None:
+    """Take out what isn't so, and keep the graph from finding everything out again each time."""
+    kinds = graph.ops.OPTYPE
+    moving = {kinds.CONCAT, kinds.SPLIT, kinds.RESHAPE, kinds.UNBIND, kinds.EXPAND, kinds.SLICE}
+    for node in graph.module2node.values():
+        if node.type not in moving:
+            continue
+        sizes = getattr(node.grad_fn, "_saved_self_sym_sizes", ())
+        if node.type == kinds.SLICE and len(sizes) == 2 and node.module.dim == 0:
+            # rows of a table, not channels
+            for other in (node, *node.inputs):
+                for dependency in other.dependencies:
+                    if node in (dependency.target, dependency.source):
+                        dependency.index_mapping[0] = None
+        node.type = kinds.ELEMENTWISE
+
+
+def _output_type(graph: Any) -> Any:
+    return graph.ops.OPTYPE.OUTPUT
+
+
+def _unknown_to_it(pruning: Any) -> Any:
+    """Return what tells the graph about layers that it doesn't know; it never removes anything."""
+
+    class Pruner(pruning.pruner.function.BasePruningFunc):  # type: ignore[misc]
+        def prune_out_channels(self, layer: nn.Module, idxs: Any) -> nn.Module:
+            raise NotImplementedError
+
+        def prune_in_channels(self, layer: nn.Module, idxs: Any) -> nn.Module:
+            raise NotImplementedError
+
+        def get_out_channels(self, layer: nn.Module) -> int:
+            return width(layer, "out")
+
+        def get_in_channels(self, layer: nn.Module) -> int:
+            return width(layer, "in")
+
+    return Pruner()
+
+
+def _stand_in(part: nn.Module) -> None:
+    """Let a layer of many steps be one in the graph."""
+    if isinstance(part, nn.RNNBase):
+        vars(part)["forward"] = partial(_recurrent, part)
+    elif isinstance(part, nn.MultiheadAttention):
+        vars(part)["forward"] = _attention
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Any:
+    return _Opaque.apply([list(query.shape)], query, key, value)[0], None
+
+
+def _recurrent(part: nn.RNNBase, inputs: Any, _: Any = None) -> Any:
+    values = inputs.data if isinstance(inputs, PackedSequence) else inputs
+    if isinstance(inputs, PackedSequence):
+        batch = [int(inputs.batch_sizes[0])]
+    elif values.dim() == 3:
+        batch = [values.shape[0 if part.batch_first else 1]]
+    else:
+        batch = []
+    state = [part.num_layers * (1 + part.bidirectional), *batch, part.hidden_size]
+    out = [*values.shape[:-1], width(part, "out")]
+    outputs, last, cell = _Opaque.apply([out, state, state], values)
+    if isinstance(inputs, PackedSequence):
+        outputs = PackedSequence(
+            outputs, inputs.batch_sizes, inputs.sorted_indices, inputs.unsorted_indices
+        )
+    return outputs, ((last, cell) if isinstance(part, nn.LSTM) else last)
+
+
+def _roots(outputs: Any) -> list[Tensor]:
+    """Return what came out, each with a step of its own behind it, by which outputs are known."""
+    tensors = [tensor * 1 for tensor in tensors_in(outputs) if tensor.requires_grad]
+    if not tensors:
+        raise TypeError("no output has a gradient")
+    return tensors
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in nested lists, tuples, dicts and dataclasses."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from tensors_in(item)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for entry in fields(value):
+            yield from tensors_in(getattr(value, entry.name))
