@@ -11,7 +11,7 @@ from lightning_dlopt.core.errors import TechniqueError
 from lightning_dlopt.core.parameters import plain_name
 
 #: Which indices of which dimensions stay, one cut after the other.
-Cuts: TypeAlias = Sequence[tuple[int, Sequence[int]]]
+Cuts: TypeAlias = Sequence[tuple[int, Sequence[int] | Tensor]]
 
 
 def cut(tensor: Tensor, cuts: Cuts) -> Tensor:

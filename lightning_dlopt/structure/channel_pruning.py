@@ -1,7 +1,7 @@
 """Channels that are removed for good, in mid-training."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -90,8 +90,8 @@ class ChannelPruning(Surgery):
         at: Span = 0,
         steps: int = 1,
         every: Span = "1ep",
-        by: str = "multiply_adds",
-        importance: str = "magnitude",
+        by: Literal["multiply_adds", "parameters"] = "multiply_adds",
+        importance: Literal["magnitude", "taylor"] = "magnitude",
         align: int = 8,
         keep: Sequence[str] = (),
     ) -> None:
@@ -101,8 +101,10 @@ class ChannelPruning(Surgery):
         self.steps = check_integer(self, "steps", steps, "[1, inf)")
         self._every = parse_period(every, self, "every")
         self.every = every
-        self.by = check_choice(self, "by", by, ("multiply_adds", "parameters"))
-        self.importance = check_choice(self, "importance", importance, ("magnitude", "taylor"))
+        check_choice(self, "by", by, ("multiply_adds", "parameters"))
+        self.by = by
+        check_choice(self, "importance", importance, ("magnitude", "taylor"))
+        self.importance = importance
         self.align = check_integer(self, "align", align, "[1, inf)")
         self.keep = _check_keep(self, keep)
         self._forget()
@@ -127,7 +129,7 @@ class ChannelPruning(Surgery):
     def redo(cls, module: nn.Module, plan: dict[str, Any]) -> None:
         """Give the module the plan's widths; what an earlier plan had cut grows again."""
         own = [entry["plan"] for entry in plan_of(module) if entry["technique"] == cls.__name__]
-        reshape_to(module, merge(_grown(own[0]) if own else {}, plan))
+        reshape_to(module, merge(_reversed(own[0]) if own else {}, plan))
 
     # ---- what Lightning calls ----
 
@@ -253,8 +255,8 @@ class ChannelPruning(Surgery):
         except (ArgumentError, TechniqueError) as error:
             raise self.refuse(str(error)) from error
         finally:
-            for parameter, gradient in before:
-                parameter.grad = gradient
+            for parameter, old in before:
+                parameter.grad = old
         # every rank decides, as layers that speak with other ranks may be among the calls
         chosen: Shrinkage = trainer.strategy.broadcast(shrinkage)
         return chosen
@@ -276,7 +278,7 @@ class ChannelPruning(Surgery):
             left = {by: plan["left"].get(by, 1.0) * now[by] / before[by] for by in now}
             plan = {**plan, **merge(plan, shrinkage.plan), "left": left}
             self._unlogged = {f"{by}_left": share for by, share in left.items()}
-        elif shrinkage is not None:
+        elif shrinkage is not None and not plan["parts"]:
             self.warn_no_effect("no layer has channels that could be removed")
         self.record(pl_module, plan)
 
@@ -288,17 +290,14 @@ def _check_keep(owner: object, keep: Any) -> list[str]:
     return list(check_patterns(owner, "keep", keep)) if keep else []
 
 
-def _grown(plan: dict[str, Any]) -> dict[str, Any]:
-    """Return the plan of the module as it was before a plan."""
-    return {
-        kind: {
-            name: {key: [before, before] for key, (before, _) in changes.items()}
-            if isinstance(changes, dict)
-            else [changes[0], changes[0]]
-            for name, changes in plan[kind].items()
-        }
-        for kind in ("parts", "tensors")
+def _reversed(plan: dict[str, Any]) -> dict[str, Any]:
+    """Return the plan that undoes a plan."""
+    parts = {
+        part: {key: [now, before] for key, (before, now) in attributes.items()}
+        for part, attributes in plan["parts"].items()
     }
+    tensors = {name: [now, before] for name, (before, now) in plan["tensors"].items()}
+    return {"parts": parts, "tensors": tensors}
 
 
 def _step(trainer: Trainer) -> int:

@@ -55,7 +55,7 @@ def gradients_of(
         for p, gradient in zip(parameters, found, strict=True)
     ]
     if trainer.world_size > 1:
-        gradients = [trainer.strategy.reduce(gradient) for gradient in gradients]  # type: ignore[misc]
+        gradients = [trainer.strategy.reduce(gradient) for gradient in gradients]
     return list(zip(parameters, gradients, strict=True))
 
 

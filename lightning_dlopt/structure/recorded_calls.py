@@ -2,12 +2,13 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.compile import to_uncompiled
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
@@ -52,6 +53,10 @@ def run_calls(
 
     def run(module: nn.Module) -> list[Tensor]:
         outputs: list[Tensor] = []
+        # what Lightning has put into a compiled module would run the original, not the copy
+        if isinstance(module, LightningModule):
+            with suppress(ValueError):  # it isn't compiled
+                to_uncompiled(module)
         with context(), eager():
             for call in calls:
                 args, kwargs = copied((call.args, call.kwargs), tensors=True)

@@ -10,27 +10,35 @@ from tests.contract.run import Outcome
 from tests.contract.table_squeeze_excite import STRUCTURE_MIXIN
 from tests.contract.tasks import CLASSES, FEATURES, PLAIN, Task
 
-#: Of 8 channels, each of which takes 6 + 3 multiply-adds, 5 are the most that are 1.5 times fewer.
+#: Of 8 channels, each of which takes 6 + 3 multiply-adds, 5 are 1.6 times fewer.
 LEFT = 5
 
 
 def make() -> s.ChannelPruning:
-    return s.ChannelPruning(speed_up=1.5, at=2, align=1)
+    return s.ChannelPruning(speed_up=1.6, at=2, align=1)
 
 
 def narrows(outcome: Outcome, task: Task) -> None:
-    """Channels are gone after two steps, and the rest is trained on."""
+    """Channels are gone after two steps and not before, and the rest is trained on."""
     with torch.random.fork_rng():
-        whole = task.module().state_dict()
-    assert sum(t.numel() for t in outcome.weights.values()) < sum(t.numel() for t in whole.values())
-    cut = [name for name, tensor in outcome.weights.items() if tensor.shape != whole[name].shape]
+        whole = {name: tensor.shape for name, tensor in task.module().state_dict().items()}
+    cut = {name for name, tensor in outcome.weights.items() if tensor.shape != whole[name]}
     assert cut
-    second, third = outcome.steps[1].before, outcome.steps[-1].before
-    assert any(outcome.weights[name].shape == third[name].shape for name in cut if name in third)
-    if outcome.initial[cut[0]].shape == whole[cut[0]].shape:  # not yet cut in an earlier fit
-        assert all(second[name].shape == whole[name].shape for name in cut if name in second)
-    moved = [name for name in cut if name in third]
-    assert any(not torch.equal(third[name], outcome.steps[-1].after[name]) for name in moved)
+    seen = [
+        (name, tensor.shape, tensor, step.after.get(name))
+        for step in outcome.steps
+        for name, tensor in step.before.items()
+        if name in cut
+    ]
+    for name, shape, _, _ in seen:
+        assert shape in (whole[name], outcome.weights[name].shape)
+    if all(outcome.initial[name].shape == whole[name] for name in cut):  # not so in a second fit
+        assert sum(shape == whole[name] for name, shape, _, _ in seen) >= 2
+    assert any(
+        after is not None and not torch.equal(before, after)
+        for name, shape, before, after in seen
+        if shape != whole[name]
+    )
 
 
 def narrow(module: nn.Module) -> None:
@@ -51,7 +59,7 @@ CHANNEL_PRUNING_ROWS = [
         make=make,
         neutral=lambda: s.ChannelPruning(speed_up=1.0),
         effect=narrows,
-        useless=lambda: s.ChannelPruning(speed_up=1.5, at=2, align=1, keep=["net.*"]),
+        useless=lambda: s.ChannelPruning(speed_up=1, at=2, align=1),
         useless_task=PLAIN,
         rivals=[lambda: s.ChannelPruning(speed_up=3.0)],
         bad=[
@@ -67,6 +75,8 @@ CHANNEL_PRUNING_ROWS = [
         ],
         mixin=STRUCTURE_MIXIN,
         shape=narrow,
-        refuses=frozenset({"sharded"}),
+        # of the groups, each layer is the output, frozen, or shares its weight with one beside it
+        refuses=frozenset({"sharded", "groups"}),
+        differs={"own_randomness": "the dropout of fewer channels draws fewer numbers"},
     ),
 ]
