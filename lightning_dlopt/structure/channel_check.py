@@ -12,7 +12,8 @@ from torch.overrides import TorchFunctionMode
 from lightning_dlopt.core.global_generators import kept_generators, seed_global
 from lightning_dlopt.structure.channel_cut import Cut, apply_cut, cut_of
 from lightning_dlopt.structure.channel_graph import Group, Run, eager, tensors_in
-from lightning_dlopt.structure.channel_plan import named_tensors
+from lightning_dlopt.structure.channel_plan import named_tensors, put_tensors, set_attributes
+from lightning_dlopt.structure.replacing import part_names
 
 #: Channels of a group, by a mask.
 Removed = tuple[Group, Tensor]
@@ -43,49 +44,98 @@ class _NoNorms(TorchFunctionMode):
         return values if bias is None else values + bias
 
 
-def is_sound(module: nn.Module, run: Run, removed: Sequence[Removed]) -> bool:
-    """Return whether a module without some channels does what it does with them at zero.
-
-    Seen on copies with random weights, so that no initial zero hides anything.
-    """
-    device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    cut = cut_of(module, removed)
-    masked = _with_random_weights(copying.deepcopy(module).eval())
-    shrunk = copying.deepcopy(masked)
-    _mask(masked, cut)
-    outputs = []
-    try:
-        apply_cut(shrunk, cut.kept, cut.attributes)
-        for copy in (masked, shrunk):
-            with kept_generators(device), torch.no_grad(), eager(), _NoNorms():
-                seed_global(0, device)
-                outputs.append([tensor.detach() for tensor in tensors_in(run(copy))])
-    except Exception:  # whatever a user's code says to other widths
-        return False
-    return len(outputs[0]) == len(outputs[1]) and all(map(_close, *outputs))
-
-
-def sound_groups(
-    module: nn.Module, run: Run, groups: Sequence[Group], remove: Callable[[Group], Tensor]
-) -> list[Group]:
-    """Return those of the groups for which :func:`is_sound` holds.
+class Trial:
+    """Tries on a copy with random weights what a module does without some channels.
 
     Args:
         module: the module, which is only read.
         run: runs a copy of it.
-        groups: what is looked at, all at once and, if they aren't sound, half by half.
-        remove: returns some channels of a group.
     """
-    if not groups or is_sound(module, run, [(group, remove(group)) for group in groups]):
-        return list(groups)
-    if len(groups) == 1:
-        return []
-    half = len(groups) // 2
-    return [
-        group
-        for some in (groups[:half], groups[half:])
-        for group in sound_groups(module, run, some, remove)
-    ]
+
+    def __init__(self, module: nn.Module, run: Run) -> None:
+        # random, so that no initial zero hides anything
+        self.module = _with_random_weights(copying.deepcopy(module).eval())
+        self._run = run
+        self._device = next((p.device for p in module.parameters()), torch.device("cpu"))
+
+    def is_sound(self, removed: Sequence[Removed]) -> bool:
+        """Return whether it does what it does with these channels at zero."""
+        tensors = {name: t.detach() for name, t in named_tensors(self.module).items()}
+        numbers: dict[str, dict[str, Any]] = {}
+        cut = Cut()
+        try:
+            cut = cut_of(self.module, removed)
+            parts = part_names(self.module)
+            for name, values in cut.attributes.items():
+                numbers[name] = {key: vars(parts[name])[key] for key in values}
+            masked = self._masked_outputs(cut)
+            apply_cut(self.module, cut.kept, cut.attributes)
+            return _all_close(masked, self._outputs())
+        except Exception:  # whatever a user's code says to other widths
+            return False
+        finally:
+            now = named_tensors(self.module)
+            put_tensors(self.module, {id(now[name]): tensors[name] for name in cut.kept})
+            for name, values in numbers.items():
+                set_attributes(parts[name], values)
+
+    def sound_groups(
+        self, groups: Sequence[Group], remove: Callable[[Group], Tensor]
+    ) -> list[Group]:
+        """Return those of the groups for which :meth:`is_sound` holds, or is made to.
+
+        Args:
+            groups: what is looked at, all at once and, if they aren't sound, half by half.
+            remove: returns some channels of a group.
+        """
+        if not groups or self.is_sound([(group, remove(group)) for group in groups]):
+            return list(groups)
+        if len(groups) == 1:
+            return list(groups) if self._follow(groups[0], remove) else []
+        half = len(groups) // 2
+        parts = groups[:half], groups[half:]
+        return [group for some in parts for group in self.sound_groups(some, remove)]
+
+    def _follow(self, group: Group, remove: Callable[[Group], Tensor]) -> bool:
+        """Find attributes of the module's own code that have to say the group's width."""
+        found = [
+            (name, key)
+            for name, part in part_names(self.module).items()
+            if not type(part).__module__.startswith("torch.nn.")
+            for key, value in vars(part).items()
+            if type(value) is int and value == len(group.units)
+        ]
+        known = group.follow
+        for attributes in [found, *([each] for each in found)] if found and not known else []:
+            group.follow = attributes
+            if self.is_sound([(group, remove(group))]):
+                return True
+        group.follow = known
+        return False
+
+    @torch.no_grad()
+    def _masked_outputs(self, cut: Cut) -> list[Tensor]:
+        tensors = named_tensors(self.module)
+        before = {name: tensors[name].clone() for name in cut.kept}
+        for name, dims in cut.kept.items():
+            for dim, index in dims:
+                gone = torch.ones(tensors[name].shape[dim], dtype=torch.bool)
+                gone[index] = False
+                tensors[name].index_fill_(dim, gone.nonzero()[:, 0].to(tensors[name].device), 0)
+        try:
+            return self._outputs()
+        finally:
+            for name, values in before.items():
+                tensors[name].copy_(values)
+
+    def _outputs(self) -> list[Tensor]:
+        with kept_generators(self._device), torch.no_grad(), eager(), _NoNorms():
+            seed_global(0, self._device)
+            return [tensor.detach().clone() for tensor in tensors_in(self._run(self.module))]
+
+
+def _all_close(first: list[Tensor], second: list[Tensor]) -> bool:
+    return len(first) == len(second) and all(map(_close, first, second))
 
 
 def _close(first: Tensor, second: Tensor) -> bool:
@@ -96,16 +146,6 @@ def _close(first: Tensor, second: Tensor) -> bool:
     tolerance = max(1e-3, 32 * torch.finfo(first.dtype).eps)
     scale = float(first.abs().max()) if first.numel() else 0.0
     return torch.allclose(first, second, rtol=0.0, atol=tolerance * scale, equal_nan=True)
-
-
-@torch.no_grad()
-def _mask(module: nn.Module, cut: Cut) -> None:
-    tensors = named_tensors(module)
-    for name, dims in cut.kept.items():
-        for dim, index in dims:
-            gone = torch.ones(tensors[name].shape[dim], dtype=torch.bool)
-            gone[index] = False
-            tensors[name].index_fill_(dim, gone.nonzero()[:, 0].to(tensors[name].device), 0)
 
 
 @torch.no_grad()

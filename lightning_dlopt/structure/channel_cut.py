@@ -38,6 +38,8 @@ def cut_of(module: nn.Module, removed: Iterable[tuple[Group, Tensor]]) -> Cut:
             size = tensors[name].shape[dim]
             mask = gone_alone.setdefault((name, dim), torch.zeros(size, dtype=torch.bool))
             mask[index[gone[roots]]] = True
+        for name, key in group.follow:
+            cut.attributes.setdefault(name, {})[key] = int((~gone).sum())
     for (name, dim), gone in gone_alone.items():
         cut.kept.setdefault(name, []).append((dim, (~gone).nonzero()[:, 0]))
     for (name, side), gone in gone_of.items():

@@ -42,7 +42,7 @@ def width(part: nn.Module, side: str) -> int:
     if isinstance(value, tuple):
         value = value[-1]
     if isinstance(part, nn.RNNBase) and side == "out":
-        value *= _directions(part)
+        value = (part.proj_size or value) * _directions(part)
     return int(value)
 
 
@@ -86,7 +86,7 @@ def coupled(part: nn.Module, side: str) -> Tensor | None:
     """
     index = torch.arange(width(part, side))
     if isinstance(part, nn.MultiheadAttention):
-        return index // part.head_dim
+        return index // int(part.head_dim)
     if isinstance(part, nn.GroupNorm):
         return index % (part.num_channels // part.num_groups)
     if isinstance(part, nn.RNNBase) and side == "out" and part.bidirectional:

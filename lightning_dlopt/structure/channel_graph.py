@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -34,7 +35,9 @@ class Group:
     same number. ``sides`` holds two tensors for each layer and side (``"in"`` or ``"out"``):
     indices of its channels, and which of the first layer's channels they belong to; ``alone`` the
     same for parameters that belong to no layer of a known kind, by name and dimension. ``ends``
-    says that the channels are an output of the module.
+    says that the channels are an output of the module. ``follow`` names attributes of the module's
+    own code that have to say the width, by part. In a multiple of ``align`` channels, each layer
+    has as many as it counts.
     """
 
     name: str
@@ -42,6 +45,9 @@ class Group:
     sides: dict[tuple[str, str], tuple[Tensor, Tensor]] = field(default_factory=dict)
     alone: dict[tuple[str, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
     ends: bool = False
+    unclear: bool = False
+    align: int = 1
+    follow: list[tuple[str, str]] = field(default_factory=list)
 
     def everywhere(self) -> list[tuple[Width, tuple[Tensor, Tensor]]]:
         """Return both kinds of places."""
@@ -139,10 +145,9 @@ def _group(graph: Any, items: Any, names: dict[Any, str], parameters: dict[Any, 
         if dependency.target.type == _output_type(graph):
             group.ends = True
         elif isinstance(layer, nn.Parameter):
-            group.alone[parameters[layer], dependency.target.pruning_dim % layer.dim()] = (
-                index,
-                roots,
-            )
+            dim = dependency.target.pruning_dim % layer.dim()
+            group.unclear |= int(index.max()) >= layer.shape[dim]
+            group.alone[parameters[layer], dim] = index, roots
         elif layer in names and not (isinstance(layer, nn.PReLU) and layer.num_parameters == 1):
             out = is_one_width(layer) or graph.is_out_channel_pruning_fn(dependency.handler)
             side = "out" if out else "in"
@@ -150,7 +155,12 @@ def _group(graph: Any, items: Any, names: dict[Any, str], parameters: dict[Any, 
             if key in group.sides:
                 index = torch.cat([group.sides[key][0], index])
                 roots = torch.cat([group.sides[key][1], roots])
+            if int(index.max()) >= width(layer, side):
+                group.unclear = True
+                continue
             group.sides[key] = index, roots
+            if isinstance(layer, nn.RNNBase) and layer.bidirectional and side == "out":
+                group.align = 2
             if (together := coupled(layer, side)) is not None:
                 group.units = _join(group.units, together[index], roots)
             # several channels of the first layer may be one channel of this
@@ -176,20 +186,40 @@ def _join(units: Tensor, together: Tensor, roots: Tensor) -> Tensor:
 
 
 def _settle(graph: Any) -> None:
-    """Take out what isn't so, and keep the graph from finding everything out again each time."""
+    """Mend what the graph takes wrongly, and keep it from finding everything out again each time.
+
+    It takes the second dimension of whatever is concatenated or split for the channels, which are
+    the last one between fully connected layers, and the rows of a table for channels.
+    """
+    from torch_pruning.dependency import (  # type: ignore[import-untyped]
+        index_mapping,
+        shape_infer,
+    )
+
     kinds = graph.ops.OPTYPE
+    nodes = list(graph.module2node.values())
+    for node in nodes:
+        if node.type in (kinds.CONCAT, kinds.SPLIT) and getattr(node.grad_fn, "_saved_dim", 1) > 1:
+            node.grad_fn = _as_second_dim(node.grad_fn)
+    shape_infer.init_shape_information(graph)
+    index_mapping.update_index_mapping(graph)
     moving = {kinds.CONCAT, kinds.SPLIT, kinds.RESHAPE, kinds.UNBIND, kinds.EXPAND, kinds.SLICE}
-    for node in graph.module2node.values():
+    for node in nodes:
         if node.type not in moving:
             continue
         sizes = getattr(node.grad_fn, "_saved_self_sym_sizes", ())
         if node.type == kinds.SLICE and len(sizes) == 2 and node.module.dim == 0:
-            # rows of a table, not channels
             for other in (node, *node.inputs):
                 for dependency in other.dependencies:
                     if node in (dependency.target, dependency.source):
                         dependency.index_mapping[0] = None
         node.type = kinds.ELEMENTWISE
+
+
+def _as_second_dim(step: Any) -> Any:
+    names = ("_saved_split_size", "_saved_split_sizes")
+    saved = {name: getattr(step, name) for name in names if hasattr(step, name)}
+    return SimpleNamespace(_saved_dim=1, _saved_self_sizes=(), **saved)
 
 
 def _output_type(graph: Any) -> Any:
@@ -235,9 +265,11 @@ def _recurrent(part: nn.RNNBase, inputs: Any, _: Any = None) -> Any:
         batch = [values.shape[0 if part.batch_first else 1]]
     else:
         batch = []
-    state = [part.num_layers * (1 + part.bidirectional), *batch, part.hidden_size]
+    layers = part.num_layers * (1 + part.bidirectional)
+    sizes = part.proj_size or part.hidden_size, part.hidden_size
+    states = [[layers, *batch, size] for size in sizes]
     out = [*values.shape[:-1], width(part, "out")]
-    outputs, last, cell = _Opaque.apply([out, state, state], values)
+    outputs, last, cell = _Opaque.apply([out, *states], values)
     if isinstance(inputs, PackedSequence):
         outputs = PackedSequence(
             outputs, inputs.batch_sizes, inputs.sorted_indices, inputs.unsorted_indices

@@ -80,6 +80,8 @@ def _matching(module: nn.Module, argument: str, pattern: str) -> set[str]:
 def _reason(module: nn.Module, group: Group) -> str | None:
     if group.ends:
         return "they are the module's outputs"
+    if group.unclear:
+        return "which layers they run through isn't clear"
     parts = part_names(module)
     for name, _ in group.sides:
         if why := obstacle(parts[name]):

@@ -88,6 +88,7 @@ def ladder(group: Group, scores: Tensor, align: int, max_ratio: float) -> Ladder
     rank[order] = torch.arange(len(order))
     rank = rank[unit]  # of each channel: how many units go before it
     gone_after = torch.bincount(rank, minlength=len(order)).cumsum(0)
+    align *= group.align
     least = max(align, math.ceil(size * (1 - max_ratio)))
     steps = [0] + [
         k + 1
@@ -147,6 +148,8 @@ class Search:
             if (now := self._price(i)) > price * (1 + 1e-9) and heap and now > heap[0][0]:
                 heapq.heappush(heap, (now, i))
                 continue
+            if self._cost_after([(i, 1)]) < target * (1 - TOLERANCE / 2):
+                continue  # too large a block for what is left to save
             self._move(i, 1)
             if (now := self._price(i)) < math.inf:
                 heapq.heappush(heap, (now, i))

@@ -13,7 +13,7 @@ from lightning_dlopt.core.checks import check_choice, check_integer, check_numbe
 from lightning_dlopt.core.errors import ArgumentError, TechniqueError
 from lightning_dlopt.core.global_generators import kept_generators
 from lightning_dlopt.core.named_modules import listing
-from lightning_dlopt.structure.channel_check import sound_groups
+from lightning_dlopt.structure.channel_check import Trial
 from lightning_dlopt.structure.channel_cost import Cost, multiply_add_factors, parameter_factors
 from lightning_dlopt.structure.channel_cut import Kept, apply_cut, cut_of
 from lightning_dlopt.structure.channel_graph import Group, Run, find_groups
@@ -96,8 +96,9 @@ def choose_channels(
                     ladders.append(steps)
                 else:
                     stayed[group.name] = f"of {len(group.units)} channels none can go"
-        ladders = _sound(module, run, ladders, align, stayed)
-        return _search(module, run, ladders, speed_up, by, stayed)
+        trial = Trial(module, run)
+        ladders = _sound(trial, ladders, align, stayed)
+        return _search(module, run, trial, ladders, speed_up, by, stayed)
 
 
 def shrink_(module: nn.Module, shrinkage: Shrinkage) -> dict[nn.Parameter, nn.Parameter]:
@@ -193,9 +194,7 @@ def _copy(module: nn.Module) -> nn.Module:
         ) from error
 
 
-def _sound(
-    module: nn.Module, run: Run, ladders: list[Ladder], align: int, stayed: dict[str, str]
-) -> list[Ladder]:
+def _sound(trial: Trial, ladders: list[Ladder], align: int, stayed: dict[str, str]) -> list[Ladder]:
     generator = torch.Generator().manual_seed(0)
 
     def some(group: Group) -> torch.Tensor:
@@ -204,7 +203,7 @@ def _sound(
         steps = ladder(group, scores, align, 1 - 1e-9)
         return steps.mask(1)
 
-    sound = sound_groups(module, run, [each.group for each in ladders], some)
+    sound = trial.sound_groups([each.group for each in ladders], some)
     names = {group.name for group in sound}
     for each in ladders:
         if each.group.name not in names:
@@ -215,6 +214,7 @@ def _sound(
 def _search(
     module: nn.Module,
     run: Run,
+    trial: Trial,
     ladders: list[Ladder],
     speed_up: float,
     by: str,
@@ -263,11 +263,16 @@ def _search(
             f"multiples of align; it gives {nearest}: set speed_up to one of these, or a smaller "
             "align"
         )
-    gone = {group.name: mask for group, mask in masks}
-    sound = sound_groups(module, run, [group for group, _ in masks], lambda g: gone[g.name])
-    if len(sound) < len(masks):  # it held for the channels that were tried first
+    if not trial.is_sound(masks):  # it was for the channels that were tried first
+        gone = {group.name: mask for group, mask in masks}
+        sound = trial.sound_groups([group for group, _ in masks], lambda g: gone[g.name])
         unsound = gone.keys() - {group.name for group in sound}
+        if not unsound:
+            raise TechniqueError(
+                f"{type(module).__name__} does something else without channels of "
+                f"{listing(list(gone))}, though not without those of one of them: keep some"
+            )
         stayed.update(dict.fromkeys(unsound, _UNSOUND))
         ladders = [each for each in ladders if each.group.name not in unsound]
-        return _search(module, run, ladders, speed_up, by, stayed)
+        return _search(module, run, trial, ladders, speed_up, by, stayed)
     return chosen
