@@ -1,25 +1,32 @@
 """Channels that are removed for good, in mid-training."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_dlopt.core.batch_copy import copied
-from lightning_dlopt.core.checks import check_choice, check_integer, check_number, owner_name
-from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError, TechniqueError
+from lightning_dlopt.core.checks import check_choice, check_integer, check_number
+from lightning_dlopt.core.errors import ArgumentError, TechniqueError
 from lightning_dlopt.core.log_interval import is_logging_step
-from lightning_dlopt.core.parameters import check_patterns
 from lightning_dlopt.core.run_length import RunLength
 from lightning_dlopt.core.spans import Span, parse_period, parse_span, steps_within
 from lightning_dlopt.structure.channel_plan import merge, reshape_to
-from lightning_dlopt.structure.channel_surgery import costs, cut_channels, gradients_of
-from lightning_dlopt.structure.channels import Shrinkage, choose_channels
+from lightning_dlopt.structure.channel_surgery import (
+    Gradients,
+    choose_together,
+    costs,
+    cut_channels,
+    gradients_of,
+    reversed_plan,
+)
+from lightning_dlopt.structure.channels import Shrinkage
 from lightning_dlopt.structure.plan import find_entry, plan_of
-from lightning_dlopt.structure.pruned_run import check_run, check_trained
-from lightning_dlopt.structure.recorded_calls import Call, record_calls, run_calls
+from lightning_dlopt.structure.pruned_run import check_keep, check_run, check_trained
+from lightning_dlopt.structure.recorded_calls import Call, record_calls
 from lightning_dlopt.structure.surgery import Surgery
 
 
@@ -51,7 +58,8 @@ class ChannelPruning(Surgery):
     what goes from one to the other keeps its channels. All ranks do what the first one decides.
 
     Args:
-        speed_up: how many times fewer multiply-adds or parameters in the end, at least 1.
+        speed_up: how many times fewer multiply-adds or parameters in the end, at least 1; it is
+            met within 5 %.
         at: span of training before the first removal; ``"100%"`` is at its end. The weights are
             then left untrained after it, for a later run.
         steps: in how many steps it is done, at least 1; after step ``i`` the model is
@@ -62,13 +70,14 @@ class ChannelPruning(Surgery):
             by the gradient.
         align: numbers of channels are multiples of it, if they are changed; at least 1. Devices
             are often slow for others than multiples of 8.
-        keep: name patterns of layers that keep their outputs.
+        keep: name patterns of layers that stay as they are.
 
     Raises:
         ArgumentError, ArgumentTypeError: if an argument has a bad value.
         TechniqueError: before the first step, if the target can't be reached, the module can't be
             traced or is sharded, the training step takes the ``dataloader_iter``, or an optimizer
-            or technique can't go on with smaller parameters.
+            or technique can't go on with smaller parameters. A removal that turns out impossible
+            later is left out, with a warning.
 
     Needs ``pip install 'lightning-dlopt[pruning]'`` where channels are chosen, and not where a
     checkpoint is loaded. The checkpoint keeps the arguments and the plan: the widths before and
@@ -106,11 +115,11 @@ class ChannelPruning(Surgery):
         check_choice(self, "importance", importance, ("magnitude", "taylor"))
         self.importance = importance
         self.align = check_integer(self, "align", align, "[1, inf)")
-        self.keep = _check_keep(self, keep)
+        self.keep = check_keep(self, keep)
         self._forget()
 
     def _forget(self) -> None:
-        self._due: Callable[[int], int] = lambda _: 0
+        self._due: Callable[[int], int] | None = None  # how many removals by a step
         self._is_known = False  # that the target can be reached
         self._has_end = False  # whether one removal comes after the last batch
         self._last: tuple[Any, int] | None = None  # the batch for it
@@ -129,7 +138,7 @@ class ChannelPruning(Surgery):
     def redo(cls, module: nn.Module, plan: dict[str, Any]) -> None:
         """Give the module the plan's widths; what an earlier plan had cut grows again."""
         own = [entry["plan"] for entry in plan_of(module) if entry["technique"] == cls.__name__]
-        reshape_to(module, merge(_reversed(own[0]) if own else {}, plan))
+        reshape_to(module, merge(reversed_plan(own[0]) if own else {}, plan))
 
     # ---- what Lightning calls ----
 
@@ -211,41 +220,44 @@ class ChannelPruning(Surgery):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Remove the channels that are due by now, and see at first that all can be."""
-        done, due = self._done(pl_module), self._due(_step(trainer))
+        done, due = self._done(pl_module), self._due(_step(trainer)) if self._due else 0
         if done == self.steps or (self._is_known and due <= done):
             return
-        calls = record_calls(trainer, pl_module, batch, batch_idx)
-        gradients: Sequence[tuple[nn.Parameter, Tensor]] | None = ()
+        try:
+            calls = record_calls(trainer, pl_module, batch, batch_idx)
+        except TechniqueError as error:
+            raise self.refuse(str(error)) from error
+        gradients: Gradients | None = ()
         if self.importance == "taylor":
             gradients = gradients_of(trainer, pl_module, batch, batch_idx)
         if not calls or gradients is None:  # the step leaves this batch out
             return
-        if not self._is_known and due < self.steps:
-            self._choose(trainer, pl_module, calls, gradients, self.steps)
-        self._is_known = True
+        if not self._is_known and done == 0:
+            for steps in {1, self.steps} - {due}:
+                self._choose(trainer, pl_module, calls, gradients, steps)
         if due > done:
             self._remove(trainer, pl_module, calls, gradients, due)
+        self._is_known = True
 
     def _choose(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
         calls: list[Call],
-        gradients: Sequence[tuple[nn.Parameter, Tensor]],
+        gradients: Gradients,
         steps: int,
     ) -> Shrinkage | None:
-        """Return what is to be removed until ``steps`` steps are done, the same on every rank."""
-        left = self._plan(pl_module)["left"].get(self.by, 1.0)
-        speed_up = self.speed_up ** (steps / self.steps) * left
+        """Return what is to be removed until ``steps`` steps are done, None if nothing is."""
+        plan = self._plan(pl_module)
+        speed_up = self.speed_up ** (steps / self.steps) * plan["left"].get(self.by, 1.0)
         if speed_up <= 1:  # an earlier step has removed enough for this one
             return None
-        before = [(parameter, parameter.grad) for parameter, _ in gradients]
         try:
-            for parameter, gradient in gradients:
-                parameter.grad = gradient
-            shrinkage = choose_channels(
+            return choose_together(
+                trainer,
                 pl_module,
-                run_calls(calls, trainer.precision_plugin.train_step_context),
+                calls,
+                gradients,
                 speed_up=speed_up,
                 by=self.by,
                 importance=self.importance,
@@ -253,20 +265,18 @@ class ChannelPruning(Surgery):
                 align=self.align,
             )
         except (ArgumentError, TechniqueError) as error:
-            raise self.refuse(str(error)) from error
-        finally:
-            for parameter, old in before:
-                parameter.grad = old
-        # every rank decides, as layers that speak with other ranks may be among the calls
-        chosen: Shrinkage = trainer.strategy.broadcast(shrinkage)
-        return chosen
+            if not self._is_known and plan["steps"] == 0:
+                raise self.refuse(str(error)) from error
+            # hours of training aren't thrown away for a step that comes out otherwise
+            warnings.warn(f"{self!r} leaves out a removal: {error}", stacklevel=2)
+            return None
 
     def _remove(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
         calls: list[Call],
-        gradients: Sequence[tuple[nn.Parameter, Tensor]],
+        gradients: Gradients,
         steps: int,
     ) -> None:
         shrinkage = self._choose(trainer, pl_module, calls, gradients, steps)
@@ -281,23 +291,6 @@ class ChannelPruning(Surgery):
         elif shrinkage is not None and not plan["parts"]:
             self.warn_no_effect("no layer has channels that could be removed")
         self.record(pl_module, plan)
-
-
-def _check_keep(owner: object, keep: Any) -> list[str]:
-    """Return the name patterns of layers to keep as a list; there may be none."""
-    if isinstance(keep, str) or not isinstance(keep, Sequence):
-        raise ArgumentTypeError(f"{owner_name(owner)}: keep={keep!r} must be name patterns")
-    return list(check_patterns(owner, "keep", keep)) if keep else []
-
-
-def _reversed(plan: dict[str, Any]) -> dict[str, Any]:
-    """Return the plan that undoes a plan."""
-    parts = {
-        part: {key: [now, before] for key, (before, now) in attributes.items()}
-        for part, attributes in plan["parts"].items()
-    }
-    tensors = {name: [now, before] for name, (before, now) in plan["tensors"].items()}
-    return {"parts": parts, "tensors": tensors}
 
 
 def _step(trainer: Trainer) -> int:

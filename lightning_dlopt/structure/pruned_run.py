@@ -1,13 +1,18 @@
 """What a run must allow for channels to be removed in it."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parameter import is_lazy
 from torch.optim import LBFGS, Optimizer
 
+from lightning_dlopt.core.checks import owner_name
 from lightning_dlopt.core.coverage import in_optimizers
-from lightning_dlopt.core.errors import ConflictError
+from lightning_dlopt.core.errors import ArgumentTypeError, ConflictError
+from lightning_dlopt.core.parameters import check_patterns
 from lightning_dlopt.core.step_arguments import takes_iterator
 from lightning_dlopt.core.strategies import strategy_kind
 from lightning_dlopt.core.technique import Technique, techniques_of
@@ -77,3 +82,10 @@ def check_trained(technique: Technique, trainer: Trainer, pl_module: LightningMo
                     "and that would go on with the old parameters: return it from "
                     "configure_optimizers"
                 )
+
+
+def check_keep(owner: object, keep: Any) -> list[str]:
+    """Return the name patterns of layers to keep as a list; there may be none."""
+    if isinstance(keep, str) or not isinstance(keep, Sequence):
+        raise ArgumentTypeError(f"{owner_name(owner)}: keep={keep!r} must be name patterns")
+    return list(check_patterns(owner, "keep", keep)) if keep else []

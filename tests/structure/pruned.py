@@ -92,6 +92,9 @@ def multiply_adds(module: Any) -> int:
     return sum(part.weight.numel() for part in module.net if isinstance(part, nn.Linear))
 
 
+WHOLE = multiply_adds(WideModule())
+
+
 def rows_kept(before: Tensor, after: Tensor, dim: int = 0) -> list[int]:
     """Find, value by value, which rows of a tensor are still there."""
     before, after = before.movedim(dim, 0), after.movedim(dim, 0)
@@ -103,3 +106,21 @@ def rows_kept(before: Tensor, after: Tensor, dim: int = 0) -> list[int]:
         assert len(same) == 1
         found += same
     return found
+
+
+def kept_units(seen: Widths) -> tuple[list[int], list[int]]:
+    """Return which units of the two hidden layers are left, from the biases' values."""
+    first = rows_kept(seen.before["net.0.bias"][:, None], seen.after["net.0.bias"][:, None])
+    second = rows_kept(seen.before["net.3.bias"][:, None], seen.after["net.3.bias"][:, None])
+    return first, second
+
+
+def by_hand(name: str, tensor: Tensor, first: list[int], second: list[int]) -> Tensor:
+    """Cut a tensor of the network's parameter or buffer of that name."""
+    if name.startswith(("net.0.", "net.1.")):
+        return tensor[first] if tensor.dim() else tensor
+    if name == "net.3.weight":
+        return tensor[second][:, first]
+    if name == "net.3.bias":
+        return tensor[second]
+    return tensor[:, second] if name == "net.5.weight" else tensor
