@@ -10,6 +10,7 @@ from torch import nn
 
 from lightning_dlopt.core.batch_copy import copied
 from lightning_dlopt.core.checks import check_choice, check_integer, check_number
+from lightning_dlopt.core.coverage import Coverage
 from lightning_dlopt.core.errors import ArgumentError, TechniqueError
 from lightning_dlopt.core.log_interval import is_logging_step
 from lightning_dlopt.core.run_length import RunLength
@@ -40,10 +41,9 @@ class ChannelPruning(Surgery):
     memory and time fall. The optimizers go on with what is left of their state, and so does what
     other techniques of this package keep; frozen parameters stay frozen.
 
-    Whether it pays must be measured: a narrow network that is trained from scratch for as long is
-    the bar, and is often as good or better (Z. Liu, M. Sun, T. Zhou, G. Huang, T. Darrell,
-    Rethinking the Value of Network Pruning, 2018, arXiv:1810.05270). Where a trained network is
-    there already, pruning it takes less training than that.
+    The bar is the narrow network trained from scratch, which is often as good or better: Z. Liu,
+    M. Sun, T. Zhou, G. Huang, T. Darrell, Rethinking the Value of Network Pruning (2018,
+    arXiv:1810.05270). Measure against it.
 
     From H. Li, A. Kadav, I. Durdanovic, H. Samet, H. P. Graf, Pruning Filters for Efficient
     ConvNets (2016, arXiv:1608.08710) for removal by magnitude; ``importance="taylor"`` from P.
@@ -58,8 +58,7 @@ class ChannelPruning(Surgery):
     what goes from one to the other keeps its channels. All ranks do what the first one decides.
 
     Args:
-        speed_up: how many times fewer multiply-adds or parameters in the end, at least 1; it is
-            met within 5 %.
+        speed_up: how many times fewer there are in the end, at least 1; it is met within 5 %.
         at: span of training before the first removal; ``"100%"`` is at its end. The weights are
             then left untrained after it, for a later run.
         steps: in how many steps it is done, at least 1; after step ``i`` the model is
@@ -68,8 +67,8 @@ class ChannelPruning(Surgery):
         by: ``"multiply_adds"`` or ``"parameters"``.
         importance: ``"magnitude"`` of the weights, or ``"taylor"``: how much the loss would change,
             by the gradient.
-        align: numbers of channels are multiples of it, if they are changed; at least 1. Devices
-            are often slow for others than multiples of 8.
+        align: changed numbers of channels are multiples of it, at least 1. Devices are often slow
+            for others than multiples of 8.
         keep: name patterns of layers that stay as they are.
 
     Raises:
@@ -79,9 +78,9 @@ class ChannelPruning(Surgery):
             or technique can't go on with smaller parameters. A removal that turns out impossible
             later is left out, with a warning.
 
-    Needs ``pip install 'lightning-dlopt[pruning]'`` where channels are chosen, and not where a
-    checkpoint is loaded. The checkpoint keeps the arguments and the plan: the widths before and
-    now, and how many steps are done. :func:`load_from_checkpoint` rebuilds the model.
+    Choosing channels needs ``pip install 'lightning-dlopt[pruning]'``, a checkpoint doesn't: it
+    keeps the arguments and the plan, which is the widths before and now and how many steps are
+    done. :func:`load_from_checkpoint` rebuilds the model.
 
     Logs ``multiply_adds_left`` and ``parameters_left``, shares of those before, once after each
     step of it that isn't at the end of training.
@@ -147,6 +146,13 @@ class ChannelPruning(Surgery):
         self._forget()
         check_run(self, trainer, pl_module, needs_loss=self.importance == "taylor")
 
+    def before_restore(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Bring the model to the checkpoint's widths; see that no optimizer has the old weights."""
+        self._coverage = Coverage(pl_module)
+        super().before_restore(trainer, pl_module, checkpoint)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the steps at which channels are removed."""
         if self.speed_up == 1:
@@ -166,10 +172,8 @@ class ChannelPruning(Surgery):
 
         self._due = due
         if run.total is not None and due(run.total) < self.steps and not run.trial:
-            raise ArgumentError(
-                f"{self!r}: the run ends after {run.total} steps, before the last of the "
-                f"{self.steps} removals"
-            )
+            ends = f"the run ends after {run.total} steps"
+            raise ArgumentError(f"{self!r}: {ends}, before the last of {self.steps} removals")
         self._has_end = run.total is not None and due(run.total) > due(run.total - 1)
 
     def on_train_batch_start(

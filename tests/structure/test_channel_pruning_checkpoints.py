@@ -6,11 +6,11 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_dlopt.core import CheckpointError
+from lightning_dlopt.core import CheckpointError, TechniqueError
 from lightning_dlopt.optimizers import EMA, Lookahead
 from lightning_dlopt.structure import StructureMixin, load_from_checkpoint
 from tests.contract.run import assert_equal_states, assert_same_training, build, train
-from tests.contract.tasks import BATCHES
+from tests.contract.tasks import BATCHES, Task
 from tests.quiet import QUIET
 from tests.structure.pruned import WIDE, WideModule, prune, widths
 
@@ -125,3 +125,21 @@ def test_another_pruning_is_no_way_to_go_on(tmp_path: Path) -> None:
     outcome = train(WIDE, [prune(speed_up=2.5)], resume=path, keep_error=True)
     assert isinstance(outcome.error, CheckpointError)
     assert repr(prune()) in str(outcome.error)
+
+
+def test_an_optimizer_that_would_go_on_with_the_old_weights_is_refused(tmp_path: Path) -> None:
+    class Keeping(WideModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kept = torch.optim.SGD(self.parameters(), lr=0.1)
+
+        def configure_optimizers(self) -> Any:
+            return self.kept
+
+    task = Task(Keeping)
+    whole = train(task, [prune()], checkpoints=tmp_path)
+    for module, batch in ((build(task), 9), (whole.module, 2)):
+        path = tmp_path / f"batch={batch}.ckpt"
+        outcome = train(task, [prune()], module=module, resume=path, keep_error=True)
+        assert isinstance(outcome.error, TechniqueError)
+        assert "the optimizer of Keeping was made before" in str(outcome.error)

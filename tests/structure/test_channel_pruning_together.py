@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 import torch
+from schedulefree import AdamWScheduleFree
 from torch import Tensor, nn
 
 from lightning_dlopt.core import NoEffectWarning, TechniqueError
-from lightning_dlopt.optimizers import EMA, FreezeLayers, Lookahead
+from lightning_dlopt.optimizers import EMA, FreezeLayers, Lookahead, ScheduleFree
+from tests.contract.input_kinds import with_convolutions
 from tests.contract.run import assert_equal_states, build, train
 from tests.contract.tasks import BATCHES, RATE, TASKS, Task
 from tests.structure.pruned import (
@@ -172,3 +174,29 @@ def test_the_technique_can_be_pickled_in_training() -> None:
             assert pickle.loads(pickle.dumps(technique)).arguments() == technique.arguments()
 
     train(Task(Pickling), [prune(at="100%")])
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_training_weights_of_schedule_free_optimizers_follow(order: int) -> None:
+    """After a validation it isn't the evaluated weights that are cut and trained on."""
+
+    class Free(WideModule):
+        def configure_optimizers(self) -> Any:
+            return AdamWScheduleFree(self.parameters(), lr=RATE)
+
+    seen = Widths()
+    train(Task(Free), [prune(at=BATCHES), ScheduleFree()][::order], callbacks=[seen])
+    first, second = kept_units(seen)
+    for name, _ in WideModule().named_parameters():
+        expected = by_hand(name, seen.before[name], first, second)
+        # both directions of the switch are sums
+        torch.testing.assert_close(expected, seen.after[name], rtol=1e-5, atol=1e-6)
+
+
+def test_convolutions_with_norms_are_pruned() -> None:
+    task = with_convolutions(TASKS["batch_norm"])
+    outcome = train(task, [prune(speed_up=1.5, at=2)])
+    net = outcome.module.net
+    assert net[0].out_channels == net[1].num_features == len(net[1].running_mean)
+    assert net[0].out_channels == net[4].in_channels == net[4].weight.shape[1]
+    assert (net[0].out_channels, net[4].out_channels) != (4, 6)
