@@ -17,11 +17,12 @@ from lightning_dlopt.core.errors import ArgumentError
 from lightning_dlopt.core.log_interval import is_logging_step
 from lightning_dlopt.core.technique import Technique
 from lightning_dlopt.schedules import Schedule, ScheduleMixin
+from lightning_dlopt.structure import StructureMixin
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 
 
-class Classifier(ScheduleMixin, AugmentationMixin, LightningModule):
+class Classifier(ScheduleMixin, AugmentationMixin, StructureMixin, LightningModule):
     """Trains ``network`` with cross-entropy and reports its accuracy.
 
     Logs ``train_loss`` and ``train_accuracy`` of the batch at the Trainer's logging interval, and
@@ -34,6 +35,7 @@ class Classifier(ScheduleMixin, AugmentationMixin, LightningModule):
             given, in torch's fused form.
         schedule: a learning-rate schedule, or None for a constant rate.
         augmentation: a technique that changes training batches, or a list of them.
+        structure: a technique that changes the network, or a list of them.
 
     Raises:
         ArgumentError: if an argument is outside its range, or, before the first batch of any
@@ -51,8 +53,9 @@ class Classifier(ScheduleMixin, AugmentationMixin, LightningModule):
         optimizer: OptimizerCallable | None = None,
         schedule: Schedule | None = None,
         augmentation: Technique | Sequence[Technique] = (),
+        structure: Technique | Sequence[Technique] = (),
     ) -> None:
-        super().__init__(schedule=schedule, augmentation=augmentation)
+        super().__init__(schedule=schedule, augmentation=augmentation, structure=structure)
         self.network = network
         self.num_classes = check_integer(self, "num_classes", num_classes, "[2, inf)")
         self.optimizer = optimizer or partial(torch.optim.Adam, fused=True)

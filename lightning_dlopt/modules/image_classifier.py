@@ -16,6 +16,7 @@ class ImageClassifier(Classifier):
             given, in torch's fused form.
         schedule: a learning-rate schedule, or None for a constant rate.
         augmentation: a technique that changes training batches, or a list of them.
+        structure: a technique that changes the network, or a list of them.
 
     Shape:
         A batch is ``(inputs, targets)``; targets are class indices ``(batch,)`` of an integer type,

@@ -20,6 +20,7 @@ class TextClassifier(Classifier):
             given, in torch's fused form.
         schedule: a learning-rate schedule, or None for a constant rate.
         augmentation: a technique that changes training batches, or a list of them.
+        structure: a technique that changes the network, or a list of them.
 
     Shape:
         A batch is ``(tokens, targets)``; targets are class indices ``(batch,)`` of an integer type,

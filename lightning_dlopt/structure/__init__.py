@@ -1,6 +1,7 @@
 """Network structures, and techniques that change a model's."""
 
 from lightning_dlopt.structure.attention_net import AttentionNet
+from lightning_dlopt.structure.channel_pruning import ChannelPruning
 from lightning_dlopt.structure.conv_net import ConvNet
 from lightning_dlopt.structure.load import load_from_checkpoint
 from lightning_dlopt.structure.mixin import StructureMixin
@@ -12,6 +13,7 @@ from lightning_dlopt.structure.squeeze_excite import SqueezeExcite, squeeze_exci
 __all__ = [
     "MLP",
     "AttentionNet",
+    "ChannelPruning",
     "ConvNet",
     "RecurrentNet",
     "SqueezeExcite",

@@ -1,6 +1,5 @@
 """Which groups of channels can be removed so that the rest goes on as if they were zero."""
 
-import copy as copying
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from lightning_dlopt.core.global_generators import kept_generators, seed_global
 from lightning_dlopt.structure.channel_cut import Cut, apply_cut, cut_of
 from lightning_dlopt.structure.channel_graph import Group, Run, eager, tensors_in
 from lightning_dlopt.structure.channel_plan import named_tensors, put_tensors, set_attributes
+from lightning_dlopt.structure.module_copy import copy_of
 from lightning_dlopt.structure.replacing import part_names
 
 #: Channels of a group, by a mask.
@@ -54,7 +54,7 @@ class Trial:
 
     def __init__(self, module: nn.Module, run: Run) -> None:
         # random, so that no initial zero hides anything
-        self.module = _with_random_weights(copying.deepcopy(module).eval())
+        self.module = _with_random_weights(copy_of(module).eval())
         self._run = run
         self._device = next((p.device for p in module.parameters()), torch.device("cpu"))
 

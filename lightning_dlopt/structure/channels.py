@@ -1,6 +1,5 @@
 """Removing channels from any module, so that it needs fewer multiply-adds or parameters."""
 
-import copy as copying
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from lightning_dlopt.structure.channel_measure import Speed
 from lightning_dlopt.structure.channel_plan import Plan, plan_between, structure_of
 from lightning_dlopt.structure.channel_search import TOLERANCE, Ladder, Search, importances, ladder
 from lightning_dlopt.structure.example import Example, call
+from lightning_dlopt.structure.module_copy import copy_of
 
 _OWNER = "choose_channels"
 _ROUNDS = 8
@@ -187,7 +187,7 @@ def prune_channels(
 
 def _copy(module: nn.Module) -> nn.Module:
     try:
-        return copying.deepcopy(module).eval()
+        return copy_of(module).eval()
     except Exception as error:
         raise TechniqueError(
             f"{type(module).__name__} can't be copied, which choosing channels needs: {error}"

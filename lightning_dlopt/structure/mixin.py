@@ -24,10 +24,10 @@ class StructureMixin(TechniqueMixin):
 
     Example:
         >>> from lightning.pytorch.demos.boring_classes import BoringModel
+        >>> from lightning_dlopt.structure import SqueezeExcite
         >>> class Network(StructureMixin, BoringModel):
         ...     pass
-        >>> Network(structure=[]).configure_callbacks()
-        []
+        >>> module = Network(structure=SqueezeExcite())
     """
 
     technique_arguments: ClassVar[tuple[str, ...]] = ("structure",)

@@ -29,9 +29,10 @@ def squeeze_excite(
 ) -> list[str]:
     """Put a squeeze-and-excitation behind convolutions, in place, and return their names.
 
-    Each convolution becomes a ``Sequential`` of itself and torchvision's ``SqueezeExcitation``:
-    the channels' means over all places go through two 1 x 1 convolutions, with ReLU between them
-    and a sigmoid at the end, and give the factors by which the channels are multiplied. See
+    Each becomes a ``Sequential`` of itself and torchvision's ``SqueezeExcitation``: the channels'
+    means over all places go through two 1 x 1 convolutions, with ReLU between them and a sigmoid
+    at the end, and give the factors by which the channels are multiplied. Convolutions that have
+    one already stay as they are, and so do those inside of a network's own. See
     :class:`SqueezeExcite`.
 
     Args:
@@ -51,14 +52,19 @@ def squeeze_excite(
     check_patterns("squeeze_excite", "target", target, "all")
     check_integer("squeeze_excite", "reduction", reduction, "[1, inf)")
     check_integer("squeeze_excite", "min_channels", min_channels, "[1, inf)")
-    done = {id(part[0]) for part in module.modules() if isinstance(part, ExcitedConv)}
+    left_out = {
+        id(part)
+        for outer in module.modules()
+        if isinstance(outer, ExcitedConv | SqueezeExcitation)
+        for part in outer.modules()
+    }
 
     def fits(part: nn.Module) -> bool:
         return (
             isinstance(part, nn.Conv2d)
             and part.out_channels >= min_channels
             and part is not module
-            and id(part) not in done
+            and id(part) not in left_out
         )
 
     found = matching_parts(module, target, fits)

@@ -2,6 +2,7 @@
 
 from tests.contract.row import Row
 from tests.contract.table_averaging import AVERAGING_ROWS
+from tests.contract.table_channel_pruning import CHANNEL_PRUNING_ROWS
 from tests.contract.table_clipping import CLIPPING_ROWS
 from tests.contract.table_dropout import DROPOUT_ROWS
 from tests.contract.table_erase import ERASE_ROWS
@@ -18,6 +19,7 @@ from tests.contract.table_use_optimizer import USE_OPTIMIZER_ROWS
 
 ROWS = [
     *AVERAGING_ROWS,
+    *CHANNEL_PRUNING_ROWS,
     *CLIPPING_ROWS,
     *DROPOUT_ROWS,
     *ERASE_ROWS,
