@@ -2,6 +2,12 @@
 
 from lightning_dlopt.structure.attention_net import AttentionNet
 from lightning_dlopt.structure.channel_pruning import ChannelPruning
+from lightning_dlopt.structure.channels import (
+    Shrinkage,
+    choose_channels,
+    prune_channels,
+    shrink_,
+)
 from lightning_dlopt.structure.conv_net import ConvNet
 from lightning_dlopt.structure.load import load_from_checkpoint
 from lightning_dlopt.structure.mixin import StructureMixin
@@ -16,9 +22,13 @@ __all__ = [
     "ChannelPruning",
     "ConvNet",
     "RecurrentNet",
+    "Shrinkage",
     "SqueezeExcite",
     "StructureMixin",
+    "choose_channels",
     "count_multiply_adds",
     "load_from_checkpoint",
+    "prune_channels",
+    "shrink_",
     "squeeze_excite",
 ]

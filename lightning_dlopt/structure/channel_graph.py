@@ -212,7 +212,8 @@ def _settle(pruning: Any, graph: Any) -> set[Any]:
                 for dependency in other.dependencies:
                     if node in (dependency.target, dependency.source):
                         dependency.index_mapping[0] = None
-        if node.type in (kinds.SPLIT, kinds.SLICE, kinds.UNBIND):
+        moves = any(each.index_mapping[0] is not None for each in node.dependencies)
+        if moves and node.type in (kinds.SPLIT, kinds.SLICE, kinds.UNBIND):
             splits.add(node)
         node.type = kinds.ELEMENTWISE
     return splits
