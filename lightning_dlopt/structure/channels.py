@@ -196,12 +196,13 @@ def _copy(module: nn.Module) -> nn.Module:
 
 def _sound(trial: Trial, ladders: list[Ladder], align: int, stayed: dict[str, str]) -> list[Ladder]:
     generator = torch.Generator().manual_seed(0)
+    own = {each.group.name: each for each in ladders}
 
     def some(group: Group) -> torch.Tensor:
         scores = torch.rand(len(group.units), generator=generator, dtype=torch.float64)
         # as many as at a step, but others, since for the least important it could hold by chance
         steps = ladder(group, scores, align, 1 - 1e-9)
-        return steps.mask(1)
+        return (steps if len(steps.steps) > 1 else own[group.name]).mask(1)
 
     sound = trial.sound_groups([each.group for each in ladders], some)
     names = {group.name for group in sound}
