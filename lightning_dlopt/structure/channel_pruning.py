@@ -45,7 +45,7 @@ class ChannelPruning(Surgery):
     arXiv:1810.05270). Measure against it.
 
     From H. Li, A. Kadav, I. Durdanovic, H. Samet, H. P. Graf, Pruning Filters for Efficient
-    ConvNets (2016, arXiv:1608.08710) for removal by magnitude; ``importance="taylor"`` from P.
+    ConvNets (2016, arXiv:1608.08710), by another norm; ``importance="taylor"`` is that of P.
     Molchanov, A. Mallya, S. Tyree, I. Frosio, J. Kautz, Importance Estimation for Neural Network
     Pruning (2019, arXiv:1906.10771), with the gradient of one batch. Which channels hang together
     is found with Torch-Pruning: G. Fang, X. Ma, M. Song, M. B. Mi, X. Wang, DepGraph: Towards Any
