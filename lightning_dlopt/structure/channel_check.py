@@ -94,7 +94,14 @@ class Trial:
             return list(groups) if self._follow(groups[0], remove) else []
         half = len(groups) // 2
         parts = groups[:half], groups[half:]
-        return [group for some in parts for group in self.sound_groups(some, remove)]
+        sound = [group for some in parts for group in self.sound_groups(some, remove)]
+        if self.is_sound([(group, remove(group)) for group in sound]):
+            return sound
+        together: list[Removed] = []  # some aren't with each other
+        for group in sound:
+            if self.is_sound([*together, (group, remove(group))]):
+                together.append((group, remove(group)))
+        return [group for group, _ in together]
 
     def _follow(self, group: Group, remove: Callable[[Group], Tensor]) -> bool:
         """Find attributes of the module's own code that have to say the group's width."""

@@ -4,18 +4,17 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.nn.utils.rnn import PackedSequence
 
 from lightning_dlopt.core.errors import TechniqueError
 from lightning_dlopt.core.parameters import plain_name
 from lightning_dlopt.structure.channel_dims import coupled, is_one_width, width
+from lightning_dlopt.structure.channel_stand_in import stand_in
 
 #: The layers that make channels.
 _FIRST = (_ConvNd, nn.Linear, nn.RNNBase, nn.Embedding, nn.MultiheadAttention)
@@ -58,20 +57,6 @@ class Group:
         return [name for name, side in self.sides if side == "out"]
 
 
-class _Opaque(torch.autograd.Function):
-    """One step of the graph, whatever a layer does inside."""
-
-    @staticmethod
-    def forward(_: Any, shapes: list[list[int]], *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Return zeros."""
-        return tuple(inputs[0].new_zeros(shape) for shape in shapes)
-
-    @staticmethod
-    def backward(_: Any, *grads: Tensor) -> Any:
-        """Nothing is ever sent back."""
-        raise NotImplementedError
-
-
 def eager() -> AbstractContextManager[Any]:
     """Let compiled modules run as they are written."""
     stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
@@ -90,7 +75,7 @@ def find_groups(copy: nn.Module, run: Run) -> list[Group]:
         if parameter.is_floating_point():
             parameter.requires_grad_(True)
     for part in copy.modules():
-        _stand_in(part)
+        stand_in(part)
     graph = pruning.DependencyGraph()
     pruner = _unknown_to_it(pruning)
     with torch.enable_grad(), warnings.catch_warnings(), eager():
@@ -113,7 +98,7 @@ def find_groups(copy: nn.Module, run: Run) -> list[Group]:
                 f"{type(error).__name__}: {error}. It must run on the example in evaluation, with "
                 "gradients and without code that leaves autograd; prune a part of it that does"
             ) from error
-        _settle(graph)
+        splits = _settle(pruning, graph)
         roots = (
             nn.modules.conv._ConvNd,
             nn.Linear,
@@ -123,12 +108,12 @@ def find_groups(copy: nn.Module, run: Run) -> list[Group]:
         )
         found = list(graph.get_all_groups(root_module_types=roots))
     parameters = {p: plain_name(name) for name, p in copy.named_parameters()}
-    return [_group(graph, items, names, parameters) for items in found]
+    return [_group(graph, items, splits, names, parameters) for items in found]
 
 
 def _torch_pruning() -> Any:
     try:
-        import torch_pruning  # type: ignore[import-untyped]
+        import torch_pruning  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError as error:
         raise TechniqueError(
             'removing channels needs Torch-Pruning: pip install "lightning_dlopt[pruning]"'
@@ -136,35 +121,49 @@ def _torch_pruning() -> Any:
     return torch_pruning
 
 
-def _group(graph: Any, items: Any, names: dict[Any, str], parameters: dict[Any, str]) -> Group:
-    first = items[0].dep.target.module
+def _group(
+    graph: Any, items: Any, splits: set[Any], names: dict[Any, str], parameters: dict[Any, str]
+) -> Group:
+    first, handler = items[0].dep.target.module, items[0].dep.handler
     group = Group(names[first], torch.arange(width(first, "out")))
+    if splits & {item.dep.target for item in items}:
+        # where split channels meet again, only one by one shows all that belongs to each
+        items = [
+            item
+            for root in range(len(group.units))
+            for item in graph.get_pruning_group(first, handler, [root])
+        ]
+    found: dict[Any, list[tuple[Tensor, Tensor]]] = {}
     for item in items:
         dependency, layer = item.dep, item.dep.target.module
-        index, roots = torch.tensor(list(item.idxs)), torch.tensor(list(item.root_idxs))
-        if dependency.target.type == _output_type(graph):
+        if dependency.target.type == graph.ops.OPTYPE.OUTPUT:
             group.ends = True
-        elif isinstance(layer, nn.Parameter):
-            dim = dependency.target.pruning_dim % layer.dim()
-            group.unclear |= int(index.max()) >= layer.shape[dim]
-            group.alone[parameters[layer], dim] = index, roots
+            continue
+        if isinstance(layer, nn.Parameter):
+            key = layer, dependency.target.pruning_dim % layer.dim()
         elif layer in names and not (isinstance(layer, nn.PReLU) and layer.num_parameters == 1):
             out = is_one_width(layer) or graph.is_out_channel_pruning_fn(dependency.handler)
-            side = "out" if out else "in"
-            key = names[layer], side
-            if key in group.sides:
-                index = torch.cat([group.sides[key][0], index])
-                roots = torch.cat([group.sides[key][1], roots])
-            if int(index.max()) >= width(layer, side):
-                group.unclear = True
-                continue
-            group.sides[key] = index, roots
+            key = layer, "out" if out else "in"
+        else:
+            continue
+        places = torch.tensor(list(item.idxs)), torch.tensor(list(item.root_idxs))
+        found.setdefault(key, []).append(places)
+    for (layer, side), several in found.items():
+        index, roots = (torch.cat(each) for each in zip(*several, strict=True))
+        alone = isinstance(layer, nn.Parameter)
+        if int(index.max()) >= (layer.shape[side] if alone else width(layer, side)):
+            group.unclear = True
+            continue
+        if alone:
+            group.alone[parameters[layer], side] = index, roots
+        else:
+            group.sides[names[layer], side] = index, roots
             if isinstance(layer, nn.RNNBase) and layer.bidirectional and side == "out":
                 group.align = 2
             if (together := coupled(layer, side)) is not None:
                 group.units = _join(group.units, together[index], roots)
-            # several channels of the first layer may be one channel of this
-            group.units = _join(group.units, index, roots)
+        # several channels of the first layer may be one channel of this
+        group.units = _join(group.units, index, roots)
     return group
 
 
@@ -185,25 +184,25 @@ def _join(units: Tensor, together: Tensor, roots: Tensor) -> Tensor:
     return units
 
 
-def _settle(graph: Any) -> None:
+def _settle(pruning: Any, graph: Any) -> set[Any]:
     """Mend what the graph takes wrongly, and keep it from finding everything out again each time.
 
     It takes the second dimension of whatever is concatenated or split for the channels, which are
     the last one between fully connected layers, and the rows of a table for channels.
-    """
-    from torch_pruning.dependency import (  # type: ignore[import-untyped]
-        index_mapping,
-        shape_infer,
-    )
 
+    Returns:
+        The nodes at which channels part.
+    """
     kinds = graph.ops.OPTYPE
     nodes = list(graph.module2node.values())
     for node in nodes:
+        node.enable_index_mapping = True  # it gives up where a parameter of three dimensions is
         if node.type in (kinds.CONCAT, kinds.SPLIT) and getattr(node.grad_fn, "_saved_dim", 1) > 1:
             node.grad_fn = _as_second_dim(node.grad_fn)
-    shape_infer.init_shape_information(graph)
-    index_mapping.update_index_mapping(graph)
+    pruning.dependency.shape_infer.init_shape_information(graph)
+    pruning.dependency.index_mapping.update_index_mapping(graph)
     moving = {kinds.CONCAT, kinds.SPLIT, kinds.RESHAPE, kinds.UNBIND, kinds.EXPAND, kinds.SLICE}
+    splits = set()
     for node in nodes:
         if node.type not in moving:
             continue
@@ -213,17 +212,16 @@ def _settle(graph: Any) -> None:
                 for dependency in other.dependencies:
                     if node in (dependency.target, dependency.source):
                         dependency.index_mapping[0] = None
+        if node.type in (kinds.SPLIT, kinds.SLICE, kinds.UNBIND):
+            splits.add(node)
         node.type = kinds.ELEMENTWISE
+    return splits
 
 
 def _as_second_dim(step: Any) -> Any:
     names = ("_saved_split_size", "_saved_split_sizes")
     saved = {name: getattr(step, name) for name in names if hasattr(step, name)}
     return SimpleNamespace(_saved_dim=1, _saved_self_sizes=(), **saved)
-
-
-def _output_type(graph: Any) -> Any:
-    return graph.ops.OPTYPE.OUTPUT
 
 
 def _unknown_to_it(pruning: Any) -> Any:
@@ -243,38 +241,6 @@ def _unknown_to_it(pruning: Any) -> Any:
             return width(layer, "in")
 
     return Pruner()
-
-
-def _stand_in(part: nn.Module) -> None:
-    """Let a layer of many steps be one in the graph."""
-    if isinstance(part, nn.RNNBase):
-        vars(part)["forward"] = partial(_recurrent, part)
-    elif isinstance(part, nn.MultiheadAttention):
-        vars(part)["forward"] = _attention
-
-
-def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Any:
-    return _Opaque.apply([list(query.shape)], query, key, value)[0], None
-
-
-def _recurrent(part: nn.RNNBase, inputs: Any, _: Any = None) -> Any:
-    values = inputs.data if isinstance(inputs, PackedSequence) else inputs
-    if isinstance(inputs, PackedSequence):
-        batch = [int(inputs.batch_sizes[0])]
-    elif values.dim() == 3:
-        batch = [values.shape[0 if part.batch_first else 1]]
-    else:
-        batch = []
-    layers = part.num_layers * (1 + part.bidirectional)
-    sizes = part.proj_size or part.hidden_size, part.hidden_size
-    states = [[layers, *batch, size] for size in sizes]
-    out = [*values.shape[:-1], width(part, "out")]
-    outputs, last, cell = _Opaque.apply([out, *states], values)
-    if isinstance(inputs, PackedSequence):
-        outputs = PackedSequence(
-            outputs, inputs.batch_sizes, inputs.sorted_indices, inputs.unsorted_indices
-        )
-    return outputs, ((last, cell) if isinstance(part, nn.LSTM) else last)
 
 
 def _roots(outputs: Any) -> list[Tensor]:

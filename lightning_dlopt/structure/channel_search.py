@@ -90,10 +90,13 @@ def ladder(group: Group, scores: Tensor, align: int, max_ratio: float) -> Ladder
     gone_after = torch.bincount(rank, minlength=len(order)).cumsum(0)
     align *= group.align
     least = max(align, math.ceil(size * (1 - max_ratio)))
-    steps = [0] + [
-        k + 1
-        for k, gone in enumerate(gone_after.tolist())
-        if size - gone >= least and (size - gone) % align == 0
+    steps = [0] + [k + 1 for k, gone in enumerate(gone_after.tolist()) if size - gone >= least]
+    # layers behind a split have other widths than the first, and are to be aligned, too
+    wholes = Counter({key: len(torch.unique(index)) for key, (index, _) in group.everywhere()})
+    steps = [
+        k
+        for k, gone in zip(steps, _widths(group, rank, steps), strict=True)
+        if all((wholes[key] - lost) % align == 0 for key, lost in gone.items())
     ]
     shares = per_unit[order].cumsum(0) / per_unit.sum().clamp(min=1e-30)
     left = [max(1 - float(shares[k - 1]), 1e-9) if k else 1.0 for k in steps]

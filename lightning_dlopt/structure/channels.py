@@ -267,11 +267,6 @@ def _search(
         gone = {group.name: mask for group, mask in masks}
         sound = trial.sound_groups([group for group, _ in masks], lambda g: gone[g.name])
         unsound = gone.keys() - {group.name for group in sound}
-        if not unsound:
-            raise TechniqueError(
-                f"{type(module).__name__} does something else without channels of "
-                f"{listing(list(gone))}, though not without those of one of them: keep some"
-            )
         stayed.update(dict.fromkeys(unsound, _UNSOUND))
         ladders = [each for each in ladders if each.group.name not in unsound]
         return _search(module, run, trial, ladders, speed_up, by, stayed)

@@ -120,7 +120,7 @@ def test_choosing_leaves_the_module_and_the_generators_alone() -> None:
     modes = [part.training for part in module.modules()]
     attributes = [set(vars(part)) for part in module.modules()]
     was, state, python = structure_of(module), torch.get_rng_state(), random.getstate()
-    choose(module, speed_up=1.2)
+    choose(module, speed_up=1.2, align=2)
     assert torch.equal(torch.get_rng_state(), state)
     assert random.getstate() == python
     assert structure_of(module) == was
