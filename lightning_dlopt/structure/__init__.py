@@ -1,6 +1,7 @@
 """Network structures, and techniques that change a model's."""
 
 from lightning_dlopt.structure.attention_net import AttentionNet
+from lightning_dlopt.structure.blur_pool import BlurPool, blur_pool
 from lightning_dlopt.structure.channel_pruning import ChannelPruning
 from lightning_dlopt.structure.channels import (
     Shrinkage,
@@ -8,27 +9,61 @@ from lightning_dlopt.structure.channels import (
     prune_channels,
     shrink_,
 )
+from lightning_dlopt.structure.channels_last import ChannelsLast, to_channels_last
+from lightning_dlopt.structure.compile import Compile, compile_parts
 from lightning_dlopt.structure.conv_net import ConvNet
+from lightning_dlopt.structure.ghost_batch_norm import GhostBatchNorm, ghost_batch_norm
 from lightning_dlopt.structure.load import load_from_checkpoint
+from lightning_dlopt.structure.low_rank import LowRank, factorize, low_rank
+from lightning_dlopt.structure.magnitude import cubic_sparsity, prune_by_magnitude_
+from lightning_dlopt.structure.magnitude_pruning import MagnitudePruning
 from lightning_dlopt.structure.mixin import StructureMixin
 from lightning_dlopt.structure.mlp import MLP
 from lightning_dlopt.structure.multiply_adds import count_multiply_adds
 from lightning_dlopt.structure.recurrent_net import RecurrentNet
+from lightning_dlopt.structure.res_net9 import ResNet9
+from lightning_dlopt.structure.share_layers import ShareLayers, share_layers
 from lightning_dlopt.structure.squeeze_excite import SqueezeExcite, squeeze_excite
+from lightning_dlopt.structure.tie_parameters import TieParameters, tie_parameters
+from lightning_dlopt.structure.weight_standardization import (
+    WeightStandardization,
+    standardize_weights,
+)
 
 __all__ = [
     "MLP",
     "AttentionNet",
+    "BlurPool",
     "ChannelPruning",
+    "ChannelsLast",
+    "Compile",
     "ConvNet",
+    "GhostBatchNorm",
+    "LowRank",
+    "MagnitudePruning",
     "RecurrentNet",
+    "ResNet9",
+    "ShareLayers",
     "Shrinkage",
     "SqueezeExcite",
     "StructureMixin",
+    "TieParameters",
+    "WeightStandardization",
+    "blur_pool",
     "choose_channels",
+    "compile_parts",
     "count_multiply_adds",
+    "cubic_sparsity",
+    "factorize",
+    "ghost_batch_norm",
     "load_from_checkpoint",
+    "low_rank",
+    "prune_by_magnitude_",
     "prune_channels",
+    "share_layers",
     "shrink_",
     "squeeze_excite",
+    "standardize_weights",
+    "tie_parameters",
+    "to_channels_last",
 ]

@@ -1,22 +1,28 @@
-"""A self-attention network over texts."""
+"""A self-attention network over texts and over the patches of images."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from lightning_dlopt.core.checks import check_integer, check_number
+from lightning_dlopt.core.checks import check_choice, check_integer, check_number
 from lightning_dlopt.core.errors import ArgumentError
-from lightning_dlopt.structure.tokens import TokenEmbedding, masked_mean
+from lightning_dlopt.structure.embedding import PatchEmbedding, build_embedding, masked_mean
 
 
 class AttentionNet(nn.Module):
-    """Embedded tokens and positions, transformer layers, the mean over a text, a linear layer.
+    """Embedded tokens or patches with their positions, transformer layers, and a linear layer.
 
     Positions are learned vectors. The layers are torch's ``TransformerEncoderLayer`` with the
-    normalization first and GELU, four times as wide inside. How far a text is padded changes
-    nothing: attention and mean leave padding out.
+    normalization first and GELU, four times as wide inside; its attention is torch's
+    ``scaled_dot_product_attention``. How far a text is padded changes nothing: attention and mean
+    leave padding out.
 
     The layers are those of A. Vaswani et al., Attention Is All You Need (2017, arXiv:1706.03762),
-    but for the learned positions, the place of the normalization and the activation.
+    but for the learned positions, the place of the normalization and the activation. Images are
+    read as in A. Dosovitskiy et al., An Image is Worth 16x16 Words (2020, arXiv:2010.11929), where
+    the class token has a position, too.
 
     Args:
         vocab_size: number of token ids, at least 2; the same as the data's.
@@ -28,44 +34,58 @@ class AttentionNet(nn.Module):
             in [0, 1).
         max_length: the longest text that there are positions for, at least 1.
         pad_id: the id of padding, from 0.
+        image_size: in place of ``vocab_size`` the images' ``[channels, height, width]``.
+        patch: the side of the square patches that images are cut into, at least 1; height and
+            width are multiples of it.
+        pool: what the output is computed from: ``"mean"``, the mean over tokens or patches, or
+            ``"token"``, a learned vector that stands before them and attends to them.
 
     Shape:
-        Token ids ``(batch, length)``; the output is ``(batch, num_classes)``, without an
-        activation. Of a text without any token only the biases are left.
+        Token ids ``(batch, length)``, or images ``(batch, channels, height, width)``; the output is
+        ``(batch, num_classes)``, without an activation. Of a text without any token the mean leaves
+        only the biases.
 
     Raises:
-        ArgumentError: if an argument is outside its range, or a batch is longer than
-            ``max_length``.
+        ArgumentError: if an argument is outside its range, a batch is longer than ``max_length``,
+            or images have another size.
 
     Example:
         >>> AttentionNet(100, 3, width=8, heads=2)(torch.tensor([[5, 6, 7], [8, 0, 0]])).shape
         torch.Size([2, 3])
+        >>> AttentionNet(image_size=[1, 28, 28], pool="token")(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(
         self,
-        vocab_size: int,
-        num_classes: int,
+        vocab_size: int | None = None,
+        num_classes: int = 10,
         width: int = 128,
         layers: int = 2,
         heads: int = 4,
         dropout: float = 0.0,
         max_length: int = 256,
         pad_id: int = 0,
+        image_size: Sequence[int] | None = None,
+        patch: int = 4,
+        pool: str = "mean",
     ) -> None:
         super().__init__()
-        self.vocab_size = check_integer(self, "vocab_size", vocab_size, "[2, inf)")
-        self.num_classes = check_integer(self, "num_classes", num_classes, "[1, inf)")
         width = check_integer(self, "width", width, "[1, inf)")
         layers = check_integer(self, "layers", layers, "[1, inf)")
         heads = check_integer(self, "heads", heads, "[1, inf)")
         if width % heads:
             raise ArgumentError(f"AttentionNet: width={width} must be a multiple of heads={heads}")
         rate = check_number(self, "dropout", dropout, "[0, 1)")
+        pool = check_choice(self, "pool", pool, ["mean", "token"])
+        self.num_classes = check_integer(self, "num_classes", num_classes, "[1, inf)")
         self.max_length = check_integer(self, "max_length", max_length, "[1, inf)")
-        self.pad_id = check_integer(self, "pad_id", pad_id, f"[0, {vocab_size})")
-        self.embedding = TokenEmbedding(vocab_size, width, padding_idx=pad_id)
-        self.positions = nn.Parameter(torch.randn(max_length, width) * 0.02)
+        self.embedding = build_embedding(self, width, vocab_size, pad_id, image_size, patch)
+        if isinstance(self.embedding, PatchEmbedding):
+            self.max_length = self.embedding.length
+        self.vocab_size, self.pad_id = vocab_size, pad_id
+        self.positions = nn.Parameter(torch.randn(self.max_length, width) * 0.02)
+        self.class_token = nn.Parameter(torch.randn(width) * 0.02) if pool == "token" else None
         self.dropout = nn.Dropout(rate)
         # one by one, since TransformerEncoder would start with copies of one layer
         self.layers = nn.ModuleList(
@@ -84,22 +104,35 @@ class AttentionNet(nn.Module):
         self.output = nn.Linear(width, num_classes)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return the logits."""
-        length = tokens.shape[1]
+        """Return the logits of token ids, or of images."""
+        values: Tensor = self.embedding(tokens)
+        length = values.shape[1]
         if length > self.max_length:
             raise ArgumentError(
                 f"AttentionNet: the batch is {length} tokens long, but max_length="
                 f"{self.max_length}: give the network and the data the same max_length"
             )
-        if 0 in tokens.shape:  # torch's attention refuses them
+        values = values + self.positions[:length]
+        real = self.embedding.real(tokens)
+        if self.class_token is not None:
+            values = torch.cat([self.class_token.expand(values.shape[0], 1, -1), values], dim=1)
+            real = None if real is None else functional.pad(real, (1, 0), value=True)
+        if 0 in values.shape:  # torch's attention refuses them
             return self.output.bias.expand(len(tokens), -1).clone()
-        real = tokens != self.pad_id
-        # a text without any token attends to its first padding, since to nothing would be NaN
-        first = torch.arange(length, device=tokens.device) == 0
-        hidden = ~(real | (first & ~real.any(1, keepdim=True)))
-        values = self.dropout(self.embedding(tokens) + self.positions[:length])
+        hidden = None if real is None else _hidden(real)
+        values = self.dropout(values)
         for layer in self.layers:
             values = layer(values, src_key_padding_mask=hidden)
-        pooled = masked_mean(self.norm(values), real)
+        values = self.norm(values)
+        pooled = masked_mean(values, real) if self.class_token is None else values[:, 0]
         logits: Tensor = self.output(self.dropout(pooled))
         return logits
+
+
+def _hidden(real: Tensor) -> Tensor:
+    """Return where attention mustn't look.
+
+    A text without any token attends to its first padding, since attention to nothing would be NaN.
+    """
+    first = torch.arange(real.shape[1], device=real.device) == 0
+    return ~(real | (first & ~real.any(1, keepdim=True)))

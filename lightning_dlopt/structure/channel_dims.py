@@ -98,8 +98,10 @@ def coupled(part: nn.Module, side: str) -> Tensor | None:
 
 def obstacle(part: nn.Module) -> str | None:
     """Return why a layer's channels can't be removed, if it is so."""
-    if hasattr(part, "parametrizations"):
-        return "its weights are computed from other parameters"
+    own = {*dict(part.named_parameters()), *dict(part.named_buffers())}
+    sides = ("out",) if is_one_width(part) else ("in", "out")
+    if any(name not in own for side in sides for name, _, _ in places(part, side)):
+        return "its weights are computed from others"
     if isinstance(part, nn.RNNBase) and part.proj_size:
         return "recurrent layers with proj_size aren't supported"
     if isinstance(part, nn.MultiheadAttention) and not part._qkv_same_embed_dim:

@@ -12,7 +12,6 @@ from lightning_dlopt.core.batch_copy import copied
 from lightning_dlopt.core.checks import check_choice, check_integer, check_number
 from lightning_dlopt.core.coverage import Coverage
 from lightning_dlopt.core.errors import ArgumentError, TechniqueError
-from lightning_dlopt.core.log_interval import is_logging_step
 from lightning_dlopt.core.run_length import RunLength
 from lightning_dlopt.core.spans import Span, parse_period, parse_span, steps_within
 from lightning_dlopt.structure.channel_plan import merge, reshape_to
@@ -46,7 +45,7 @@ class ChannelPruning(Surgery):
     arXiv:1810.05270). Measure against it.
 
     From H. Li, A. Kadav, I. Durdanovic, H. Samet, H. P. Graf, Pruning Filters for Efficient
-    ConvNets (2016, arXiv:1608.08710) for removal by magnitude; ``importance="taylor"`` from P.
+    ConvNets (2016, arXiv:1608.08710), by another norm; ``importance="taylor"`` is that of P.
     Molchanov, A. Mallya, S. Tyree, I. Frosio, J. Kautz, Importance Estimation for Neural Network
     Pruning (2019, arXiv:1906.10771), with the gradient of one batch. Which channels hang together
     is found with Torch-Pruning: G. Fang, X. Ma, M. Song, M. B. Mi, X. Wang, DepGraph: Towards Any
@@ -59,8 +58,8 @@ class ChannelPruning(Surgery):
 
     Args:
         speed_up: how many times fewer there are in the end, at least 1; it is met within 5 %.
-        at: span of training before the first removal; ``"100%"`` is at its end. The weights are
-            then left untrained after it, for a later run.
+        at: span of training before the first removal; ``"100%"`` is at its end, with no training
+            after it.
         steps: in how many steps it is done, at least 1; after step ``i`` the model is
             ``speed_up ** (i / steps)`` times smaller.
         every: span between two steps.
@@ -82,8 +81,8 @@ class ChannelPruning(Surgery):
     keeps the arguments and the plan, which is the widths before and now and how many steps are
     done. :func:`load_from_checkpoint` rebuilds the model.
 
-    Logs ``multiply_adds_left`` and ``parameters_left``, shares of those before, once after each
-    step of it that isn't at the end of training.
+    The loggers get ``multiply_adds_left`` and ``parameters_left``, shares of those at first, once
+    at each of its steps.
 
     Example:
         >>> ChannelPruning(speed_up=3.0, at="50%", steps=2)
@@ -122,7 +121,6 @@ class ChannelPruning(Surgery):
         self._is_known = False  # that the target can be reached
         self._has_end = False  # whether one removal comes after the last batch
         self._last: tuple[Any, int] | None = None  # the batch for it
-        self._unlogged: dict[str, float] = {}
 
     # ---- the plan ----
 
@@ -186,14 +184,6 @@ class ChannelPruning(Surgery):
         if pl_module.automatic_optimization and batch_idx % trainer.accumulate_grad_batches:
             return
         self._work(trainer, pl_module, batch, batch_idx)
-
-    def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: Any
-    ) -> None:
-        """Log what a removal has left."""
-        if self._unlogged and is_logging_step(trainer):
-            pl_module.log_dict(self._unlogged)
-            self._unlogged = {}
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove channels at the end of training, if it is for then."""
@@ -291,7 +281,8 @@ class ChannelPruning(Surgery):
             now = costs(trainer, pl_module, calls)
             left = {by: plan["left"].get(by, 1.0) * now[by] / before[by] for by in now}
             plan = {**plan, **merge(plan, shrinkage.plan), "left": left}
-            self._unlogged = {f"{by}_left": share for by, share in left.items()}
+            for logger in trainer.loggers:  # the module's log would repeat it until the epoch's end
+                logger.log_metrics({f"{by}_left": left[by] for by in left}, step=_step(trainer))
         elif shrinkage is not None and not plan["parts"]:
             self.warn_no_effect("no layer has channels that could be removed")
         self.record(pl_module, plan)

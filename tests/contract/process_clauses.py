@@ -43,6 +43,7 @@ def save(outcome: Outcome, path: Path) -> None:
         "rates",
         "gradients",
         "batches",
+        "compiled",
         "steps",
     )
     torch.save({name: getattr(outcome, name) for name in kept}, path)

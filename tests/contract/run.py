@@ -54,6 +54,7 @@ class Outcome:
     steps: list[Step] = field(default_factory=list)
     batches: list[float] = field(default_factory=list)
     ended_batches: list[float] = field(default_factory=list)
+    compiled: list[str] = field(default_factory=list)
     global_generators: Any = None
     told: list[warnings.WarningMessage] = field(default_factory=list)
     module: Any = None
@@ -107,6 +108,9 @@ class Recorder(Callback):
             step, names = self.outcome.steps[-1], self.names
             step.applied, step.after = gradients(optimizer, names), weights(optimizer, names)
 
+        self.outcome.compiled = [
+            name for name, part in pl_module.named_modules() if part._compiled_call_impl is not None
+        ]
         # registered last, so it sees what other hooks after the step have done
         self.hooks = [one.register_step_post_hook(finish) for one in trainer.optimizers]
 

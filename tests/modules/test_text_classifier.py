@@ -11,7 +11,7 @@ from torch import nn
 from lightning_dlopt.core.errors import ArgumentError
 from lightning_dlopt.data import TextClassification
 from lightning_dlopt.modules import TextClassifier
-from lightning_dlopt.structure import AttentionNet, RecurrentNet
+from lightning_dlopt.structure import AttentionNet, RecurrentNet, ResNet9
 from tests.quiet import QUIET
 
 
@@ -31,11 +31,11 @@ def fit(network: nn.Module, data: TextClassification, num_classes: int = 3, **mo
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("build", [RecurrentNet, AttentionNet])
+@pytest.mark.parametrize("build", [RecurrentNet, AttentionNet, ResNet9])
 def test_it_learns_the_word_that_tells(
     data: TextClassification, build: Any, precision: Any
 ) -> None:
-    trainer = fit(build(50, 3, width=16), data, precision=precision)
+    trainer = fit(build(vocab_size=50, num_classes=3, width=16), data, precision=precision)
     (result,) = trainer.test(trainer.lightning_module, datamodule=data, verbose=False)
     assert result["test_accuracy"] > 0.95
 

@@ -11,9 +11,8 @@ from PIL import Image
 
 from lightning_dlopt.cli import main
 from tests.recipes import text
+from tests.recipes.listing import OVERLAYS, ROOT
 
-ROOT = Path(__file__).parents[2]
-OVERLAYS = sorted((ROOT / "recipes").glob("*/*.yaml"))
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 
 #: What techniques that change a network's layers are trained on, with 64 channels in each.

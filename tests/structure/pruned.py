@@ -64,7 +64,6 @@ class Widths(Callback):
         self.state_before: dict[int, dict[str, Any]] = {}
         self.after: dict[str, Tensor] = {}
         self.state_after: dict[int, dict[str, Any]] = {}
-        self.logged: dict[str, float] = {}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any
@@ -72,7 +71,6 @@ class Widths(Callback):
         if not self.after:
             self.before = copy.deepcopy(pl_module.state_dict())
             self.state_before = copied_state(trainer.optimizers[0])
-        self.logged |= {k: float(v) for k, v in trainer.logged_metrics.items() if "left" in k}
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, *_: Any, **__: Any

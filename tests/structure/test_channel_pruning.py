@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor, nn
 
 from tests.contract.run import train
@@ -157,12 +158,27 @@ def test_until_then_training_is_the_baselines() -> None:
     assert with_it.global_generators == without.global_generators
 
 
-def test_what_is_left_is_logged_once_after_each_removal() -> None:
-    seen = Widths()
-    outcome = train(WIDE, [prune()], callbacks=[seen], log_every_n_steps=2)
-    left = multiply_adds(outcome.module) / WHOLE
-    assert seen.logged["multiply_adds_left"] == pytest.approx(left)
-    assert 0 < seen.logged["parameters_left"] < 1
+class Notes(DummyLogger):
+    """Keeps what it is told of the pruning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[tuple[int, dict[str, float]]] = []
+
+    def log_metrics(self, metrics: Any, step: int) -> None:
+        if "multiply_adds_left" in metrics:
+            self.notes.append((step, dict(metrics)))
+
+
+def test_what_is_left_is_logged_once_at_each_removal() -> None:
+    logger, technique = Notes(), prune(at=3, steps=2, every=4)
+    outcome = train(WIDE, [technique], logger=logger, log_every_n_steps=2)
+    assert [step for step, _ in logger.notes] == [3, 7]
+    left = [note for _, note in logger.notes]
+    assert left[0]["multiply_adds_left"] > left[1]["multiply_adds_left"]
+    assert left[1]["multiply_adds_left"] == pytest.approx(multiply_adds(outcome.module) / WHOLE)
+    sizes = [sum(p.numel() for p in m.parameters()) for m in (outcome.module, WideModule())]
+    assert left[1]["parameters_left"] == pytest.approx(sizes[0] / sizes[1])
 
 
 def test_by_the_gradient_it_removes_what_the_loss_misses_least() -> None:

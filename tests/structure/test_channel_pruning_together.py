@@ -1,5 +1,6 @@
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 
 from lightning_dlopt.core import NoEffectWarning, TechniqueError
 from lightning_dlopt.optimizers import EMA, FreezeLayers, Lookahead, ScheduleFree
+from lightning_dlopt.structure import MagnitudePruning
 from tests.contract.input_kinds import with_convolutions
-from tests.contract.run import assert_equal_states, build, train
+from tests.contract.run import assert_equal_states, assert_same_training, build, train
 from tests.contract.tasks import BATCHES, RATE, TASKS, Task
 from tests.structure.pruned import (
     WHOLE,
@@ -200,3 +202,22 @@ def test_convolutions_with_norms_are_pruned() -> None:
     assert net[0].out_channels == net[1].num_features == len(net[1].running_mean)
     assert net[0].out_channels == net[4].in_channels == net[4].weight.shape[1]
     assert (net[0].out_channels, net[4].out_channels) != (4, 6)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_masks_follow(order: int, tmp_path: Path) -> None:
+    def techniques() -> list[Any]:
+        return [prune(at=6), MagnitudePruning(0.5, begin=0, end=4, every=1)][::order]
+
+    seen = Widths()
+    outcome = train(WIDE, techniques(), callbacks=[seen], checkpoints=tmp_path)
+    first, second = kept_units(seen)
+    zeros = 0
+    for name in ("net.0.weight", "net.3.weight", "net.5.weight"):
+        gone = by_hand(name, seen.before[name], first, second) == 0
+        assert torch.equal(gone, outcome.weights[name] == 0)
+        zeros += int(gone.sum())
+    assert zeros
+    for batch in (5, 6, 9):
+        resumed = train(WIDE, techniques(), resume=tmp_path / f"batch={batch}.ckpt")
+        assert_same_training(resumed, outcome)
