@@ -38,6 +38,8 @@ class Cost:
         per_width: dict[Width, float],
     ) -> None:
         parts, tensors = part_names(module), named_tensors(module)
+        # what is computed from other parameters has none of its own
+        factors = {name: factor for name, factor in factors.items() if name in tensors}
         self.full: dict[Width, int] = {}
         keys: dict[str, list[Width]] = {name: [] for name in factors}
         for group in groups:

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.parameter import is_lazy
 
-from lightning_dlopt.core.errors import TechniqueError
+from lightning_dlopt.core.errors import TechniqueError, UserError
 from lightning_dlopt.core.parameters import plain_name
 from lightning_dlopt.structure.channel_dims import coupled, is_one_width, width
 from lightning_dlopt.structure.channel_stand_in import stand_in
@@ -70,6 +71,10 @@ def find_groups(copy: nn.Module, run: Run) -> list[Group]:
         TechniqueError: if Torch-Pruning isn't installed, or the module can't be traced.
     """
     pruning = _torch_pruning()
+    if any(map(is_lazy, copy.parameters())):
+        raise TechniqueError(
+            f"{type(copy).__name__} has lazy layers without shapes: run a batch through it first"
+        )
     names = {part: plain_name(name) for name, part in copy.named_modules()}
     for parameter in copy.parameters():  # what is frozen would be no part of the graph
         if parameter.is_floating_point():
@@ -77,7 +82,7 @@ def find_groups(copy: nn.Module, run: Run) -> list[Group]:
     for part in copy.modules():
         stand_in(part)
     graph = pruning.DependencyGraph()
-    pruner = _unknown_to_it(pruning)
+    recurrent, norm = _unknown_to_it(pruning)
     with torch.enable_grad(), warnings.catch_warnings(), eager():
         warnings.simplefilter("ignore")
         try:
@@ -86,12 +91,14 @@ def find_groups(copy: nn.Module, run: Run) -> list[Group]:
                 example_inputs=None,
                 forward_fn=lambda module, _: _roots(run(module)),
                 customized_pruners={
-                    type(part): pruner
+                    type(part): recurrent if isinstance(part, nn.RNNBase) else norm
                     for part in copy.modules()
                     if isinstance(part, nn.RNNBase | nn.RMSNorm)
                 },
                 verbose=False,
             )
+        except UserError:
+            raise
         except Exception as error:
             raise TechniqueError(
                 f"the channels of {type(copy).__name__} can't be followed from layer to layer: "
@@ -225,8 +232,8 @@ def _as_second_dim(step: Any) -> Any:
     return SimpleNamespace(_saved_dim=1, _saved_self_sizes=(), **saved)
 
 
-def _unknown_to_it(pruning: Any) -> Any:
-    """Return what tells the graph about layers that it doesn't know; it never removes anything."""
+def _unknown_to_it(pruning: Any) -> tuple[Any, Any]:
+    """Return what tells the graph of recurrent layers and RMS norms; it never removes anything."""
 
     class Pruner(pruning.pruner.function.BasePruningFunc):  # type: ignore[misc]
         def prune_out_channels(self, layer: nn.Module, idxs: Any) -> nn.Module:
@@ -241,7 +248,11 @@ def _unknown_to_it(pruning: Any) -> Any:
         def get_in_channels(self, layer: nn.Module) -> int:
             return width(layer, "in")
 
-    return Pruner()
+    class OneWidth(Pruner):
+        # by this the graph knows that what goes in comes out
+        prune_in_channels = Pruner.prune_out_channels
+
+    return Pruner(), OneWidth()
 
 
 def _roots(outputs: Any) -> list[Tensor]:

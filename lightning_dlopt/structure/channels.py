@@ -238,7 +238,7 @@ def _search(
     search.to_least()
     largest, _ = reached()
     if largest < speed_up * (1 - TOLERANCE):
-        reasons = listing([f"{name} ({why})" for name, why in stayed.items()])
+        reasons = listing([f"{name or 'the module'} ({why})" for name, why in stayed.items()])
         raise ArgumentError(
             f"{_OWNER}: speed_up={speed_up:g} can't be reached without removing whole layers; the "
             f"largest is {largest:.3g}"

@@ -4,11 +4,13 @@ import copy
 import random
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import Tensor, nn
 
 from lightning_dlopt.core.errors import ArgumentError, TechniqueError
@@ -284,6 +286,87 @@ def test_a_module_that_cannot_be_traced_is_refused() -> None:
 
     with pytest.raises(TechniqueError, match="channels of Cut can't be followed"):
         choose_channels(Cut(*mlp()), lambda net: net(torch.ones(2, 4)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        nn.utils.parametrizations.weight_norm,
+        nn.utils.weight_norm,
+        lambda layer: nn.utils.prune.l1_unstructured(layer, "weight", 0.5),
+    ],
+)
+def test_weights_that_are_computed_stay(change: Any) -> None:
+    module = nn.Sequential(*mlp(), nn.Tanh(), nn.Linear(3, 64), nn.Tanh(), nn.Linear(64, 3))
+    change(module[2])
+    chosen = prune_channels(module, torch.ones(2, 4), speed_up=1.05, align=1)
+    assert set(chosen.kept) == {"6.weight", "6.bias", "8.weight"}
+    assert "computed" in chosen.stayed["2"]
+
+
+def test_outputs_may_be_nested_and_inputs_named() -> None:
+    @dataclass
+    class Output:
+        logits: Tensor
+        others: dict[str, Any]
+
+    class Nested(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.other, self.unused = mlp(), nn.Linear(3, 2), nn.Linear(5, 5)
+
+        def forward(self, values: Tensor, scale: float) -> Output:
+            logits = self.body(values) * scale
+            return Output(logits, {"other": [self.other(logits)], "count": 3})
+
+    chosen = prune_channels(Nested(), {"values": torch.ones(2, 4), "scale": 2.0})
+    assert {name.split(".weight")[0] for name in chosen.kept if "weight" in name} == {
+        "body.0",
+        "body.2",
+        "body.4",
+    }
+    assert set(chosen.stayed) == {"body.4", "other"}
+
+
+def test_rms_norms_and_group_norms_get_narrower() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm = nn.Linear(4, 64), nn.RMSNorm(64)
+            self.gate, self.up, self.down = (
+                nn.Linear(64, 128),
+                nn.Linear(64, 128),
+                nn.Linear(128, 64),
+            )
+            self.last = nn.Linear(64, 3)
+
+        def forward(self, values: Tensor) -> Any:
+            values = self.norm(self.first(values))
+            gated = nn.functional.silu(self.gate(values)) * self.up(values)
+            return self.last(values + self.down(gated))
+
+    module = Gated()
+    chosen = prune_channels(module, torch.ones(2, 4), speed_up=3)
+    assert set(chosen.stayed) == {"last"}
+    assert module.norm.normalized_shape == (module.first.out_features,)
+    assert module.gate.out_features == module.up.out_features == module.down.in_features
+    grouped = nn.Sequential(
+        nn.Conv2d(3, 64, 3), nn.GroupNorm(4, 64), nn.ReLU(), nn.Conv2d(64, 3, 1)
+    )
+    left = prune_channels(grouped, IMAGES).kept["0.weight"][0][1]
+    assert torch.bincount(left // 16).tolist() == [8] * 4  # of each group as many
+
+
+def test_a_bare_layer_has_nothing_to_lose() -> None:
+    with pytest.raises(ArgumentError, match=r"largest is 1; .* the module \(they are"):
+        prune_channels(nn.Linear(4, 64), torch.ones(2, 4))
+
+
+def test_bad_examples_and_lazy_layers_are_told() -> None:
+    with pytest.raises(ArgumentError, match=r"can't be called with the example"):
+        prune_channels(mlp(), torch.ones(2, 5))
+    with pytest.raises(TechniqueError, match="lazy"):
+        prune_channels(nn.Sequential(nn.LazyLinear(8), nn.Linear(8, 2)), torch.ones(2, 4))
 
 
 def test_without_torch_pruning_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
