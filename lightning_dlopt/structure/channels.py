@@ -75,6 +75,12 @@ def choose_channels(
         ArgumentError: if an argument is outside its range, a pattern matches nothing, or the
             speed-up can't be reached.
         TechniqueError: if the module can't be traced, or Torch-Pruning isn't installed.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 2))
+        >>> chosen = choose_channels(net, lambda copied: copied(torch.zeros(1, 4)))
+        >>> chosen.plan["parts"]
+        {'0': {'out_features': [64, 32]}, '2': {'in_features': [64, 32]}}
     """
     check_number(_OWNER, "speed_up", speed_up, "[1, inf)")
     check_choice(_OWNER, "by", by, ("multiply_adds", "parameters", "latency"))
