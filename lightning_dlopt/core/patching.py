@@ -127,6 +127,24 @@ class PatchedMethod:
             current = current.before
 
 
+def unpatched(owner: Any, name: str) -> Callable[..., Any]:
+    """Return an object's method as it is beneath all patches.
+
+    Example:
+        >>> class Greeter:
+        ...     def greet(self) -> str:
+        ...         return "hello"
+        >>> greeter, patches = Greeter(), Patches()
+        >>> patches.patch(greeter, "greet", lambda greet: lambda: greet() + ", world")
+        >>> unpatched(greeter, "greet")()
+        'hello'
+    """
+    method: Any = getattr(owner, name)
+    while isinstance(method, PatchedMethod):
+        method = method.original
+    return method  # type: ignore[no-any-return]
+
+
 def settle(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
     """Set one instance's method for good, beneath all patches of it.
 

@@ -1,9 +1,11 @@
 """Which of Lightning's strategies is in use, in the terms that matter to gradients."""
 
+import gc
 from typing import Literal, TypeAlias
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
+from torch.nn.parallel import DistributedDataParallel
 
 #: ``"single"``: one process. ``"replicated"``: DDP, every rank has whole gradients.
 #: ``"sharded"``: FSDP2, gradients are DTensors. ``"other"``: where ``p.grad`` is something else
@@ -27,3 +29,16 @@ def strategy_kind(trainer: Trainer) -> StrategyKind:
     ):
         return "replicated"
     return "sharded" if isinstance(trainer.strategy, ModelParallelStrategy) else "other"
+
+
+def wrap_again(trainer: Trainer) -> None:
+    """Let DDP wrap the module anew, after its parameters have been replaced in mid-training.
+
+    DDP reduces the gradients of those parameters that the module had when it was wrapped. The
+    first wrapper takes its hooks off the parameters that stayed when it is gone.
+    """
+    strategy = trainer.strategy
+    if isinstance(strategy, DDPStrategy) and isinstance(strategy.model, DistributedDataParallel):
+        strategy.model = trainer.lightning_module
+        gc.collect()
+        strategy.configure_ddp()

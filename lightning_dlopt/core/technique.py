@@ -15,6 +15,7 @@ from lightning_dlopt.core.gradients import note_backward
 from lightning_dlopt.core.patching import OUTERMOST, Patches
 from lightning_dlopt.core.plain import plain
 from lightning_dlopt.core.randomness import keyed_generator, run_seed
+from lightning_dlopt.core.replaced import Replaced
 from lightning_dlopt.core.resume import SavedTechnique, check_all_present, saved_techniques
 
 
@@ -32,6 +33,9 @@ class Technique(Callback):
     exclusive: ClassVar[str | None] = None
     #: Whether a checkpoint made with this technique can't be resumed without it.
     required_on_resume: ClassVar[bool] = False
+    #: Whether it goes on rightly when parameters are cut in mid-training; what it has of a
+    #: parameter's shape it then cuts in :meth:`parameters_replaced`.
+    follows_cuts: ClassVar[bool] = True
     #: What brings this object, if it isn't the Trainer's list of callbacks.
     brought_by: Literal["module", "data"] | None = None
     #: Arguments that say how to start rather than what is done.
@@ -68,6 +72,15 @@ class Technique(Callback):
     ) -> None:
         """Look at a checkpoint of a run that is resumed, before its weights are loaded."""
         check_all_present(saved_techniques(checkpoint), techniques_of(trainer))
+
+    def parameters_replaced(
+        self, trainer: Trainer, pl_module: LightningModule, replaced: Replaced
+    ) -> None:
+        """Follow parameters that were replaced by cut ones, between two steps or after the last.
+
+        Module and optimizers have the new ones already. What is kept by parameter or has a
+        parameter's shape must follow.
+        """
 
     def extra_state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps besides the arguments, as plain data or tensors."""

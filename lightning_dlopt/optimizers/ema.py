@@ -7,6 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_dlopt.core.checks import check_integer, check_number
 from lightning_dlopt.core.errors import ArgumentError, CheckpointError
+from lightning_dlopt.core.replaced import Replaced
 from lightning_dlopt.core.resume import SavedTechnique
 from lightning_dlopt.core.run_length import RunLength
 from lightning_dlopt.core.spans import Span, parse_span
@@ -164,6 +165,12 @@ class EMA(Technique):
         if self._average.is_in_module and not self._is_over:
             self._average.swap(pl_module)
         super().on_exception(trainer, pl_module, exception)
+
+    def parameters_replaced(
+        self, trainer: Trainer, pl_module: LightningModule, replaced: Replaced
+    ) -> None:
+        """Cut the averages, too."""
+        self._average.cut(pl_module, replaced)
 
     def extra_state(self) -> dict[str, Any]:
         """Keep the steps, and the other weights if nothing else in the checkpoint has them."""

@@ -10,6 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from lightning_dlopt.core.checks import check_choice
 from lightning_dlopt.core.errors import ArgumentError
+from lightning_dlopt.core.replaced import Replaced
 from lightning_dlopt.core.run_length import RunLength
 from lightning_dlopt.core.spans import Span, parse_span
 from lightning_dlopt.core.strategies import strategy_kind
@@ -173,6 +174,15 @@ class FreezeLayers(Technique):
             self._release(trainer)
         for part in self._silenced:
             part.eval()  # validation and others may have set the module's mode anew
+
+    def parameters_replaced(
+        self, trainer: Trainer, pl_module: LightningModule, replaced: Replaced
+    ) -> None:
+        """Hold those that stand in the place of the parameters held."""
+        self._parameters = [replaced.now(parameter) for parameter in self._parameters]
+        if self._frozen is not None:
+            self._frozen = [replaced.now(parameter) for parameter in self._frozen]
+            self._held = frozenset(id(parameter) for parameter in self._frozen)
 
     def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave every parameter as it was before training."""

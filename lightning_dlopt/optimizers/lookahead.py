@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from lightning_dlopt.core.checks import check_integer, check_number
 from lightning_dlopt.core.errors import CheckpointError
 from lightning_dlopt.core.gradients import was_skipped
+from lightning_dlopt.core.replaced import Replaced
 from lightning_dlopt.core.resume import SavedTechnique
 from lightning_dlopt.core.strategies import strategy_kind
 from lightning_dlopt.core.technique import Technique
@@ -127,6 +128,15 @@ class Lookahead(Technique):
         self._forget()
         state["slow"] = [[weights.cpu() for weights in one] for one in state["slow"]]
         self._state = state
+
+    def parameters_replaced(
+        self, trainer: Trainer, pl_module: LightningModule, replaced: Replaced
+    ) -> None:
+        """Cut the slow weights, too."""
+        self._slow = [
+            {replaced.now(p): replaced.cut(p, weights) for p, weights in slow.items()}
+            for slow in self._slow
+        ]
 
     def extra_state(self) -> dict[str, Any]:
         """Keep the slow weights of each optimizer, in the order of its parameters."""

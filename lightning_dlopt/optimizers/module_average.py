@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from lightning_dlopt.core.replaced import Replaced
 from lightning_dlopt.core.slots import Slot, tensor_slots
 
 
@@ -60,6 +61,12 @@ class ModuleAverage:
         """Look up the module's tensors; those that are new or changed in shape start afresh."""
         if self.tensors:
             self._look_up(module)
+
+    def cut(self, module: nn.Module, replaced: Replaced) -> None:
+        """Take the channels out of the average that were taken out of the module."""
+        self.tensors = {n: replaced.cut_named(n, tensor) for n, tensor in self.tensors.items()}
+        self._put = {n: replaced.cut_named(n, tensor) for n, tensor in self._put.items()}
+        self.follow(module)
 
     def let_go(self) -> None:
         """Keep the tensors alone, and those not on the device."""

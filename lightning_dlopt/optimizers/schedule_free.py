@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_dlopt.core.errors import CheckpointError, ConflictError
+from lightning_dlopt.core.replaced import Replaced
 from lightning_dlopt.core.resume import SavedTechnique
 from lightning_dlopt.core.strategies import strategy_kind
 from lightning_dlopt.core.technique import Technique, techniques_of
@@ -210,6 +211,16 @@ class ScheduleFree(Technique):
         """Leave the evaluation weights behind after an exception, too."""
         self._evaluate(trainer)
         super().on_exception(trainer, pl_module, exception)
+
+    def parameters_replaced(
+        self, trainer: Trainer, pl_module: LightningModule, replaced: Replaced
+    ) -> None:
+        """Cut the weights that are kept during validation, too."""
+        if self._kept is not None:
+            self._kept = {
+                replaced.now(p): (replaced.cut(p, training), replaced.cut(p, shown))
+                for p, (training, shown) in self._kept.items()
+            }
 
     def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let go of the training weights."""

@@ -2,6 +2,13 @@
 
 from lightning_dlopt.structure.attention_net import AttentionNet
 from lightning_dlopt.structure.blur_pool import BlurPool, blur_pool
+from lightning_dlopt.structure.channel_pruning import ChannelPruning
+from lightning_dlopt.structure.channels import (
+    Shrinkage,
+    choose_channels,
+    prune_channels,
+    shrink_,
+)
 from lightning_dlopt.structure.channels_last import ChannelsLast, to_channels_last
 from lightning_dlopt.structure.compile import Compile, compile_parts
 from lightning_dlopt.structure.conv_net import ConvNet
@@ -30,6 +37,7 @@ __all__ = [
     "MLP",
     "AttentionNet",
     "BlurPool",
+    "ChannelPruning",
     "ChannelsLast",
     "Compile",
     "ConvNet",
@@ -41,6 +49,7 @@ __all__ = [
     "RecurrentNet",
     "ResNet9",
     "ShareLayers",
+    "Shrinkage",
     "SqueezeExcite",
     "StructureMixin",
     "Summaries",
@@ -48,6 +57,7 @@ __all__ = [
     "TieParameters",
     "WeightStandardization",
     "blur_pool",
+    "choose_channels",
     "compile_parts",
     "count_multiply_adds",
     "cubic_sparsity",
@@ -57,7 +67,9 @@ __all__ = [
     "load_from_checkpoint",
     "low_rank",
     "prune_by_magnitude_",
+    "prune_channels",
     "share_layers",
+    "shrink_",
     "squeeze_excite",
     "standardize_weights",
     "summarize",

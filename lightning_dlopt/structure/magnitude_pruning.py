@@ -14,6 +14,7 @@ from lightning_dlopt.core.coverage import in_optimizers
 from lightning_dlopt.core.errors import ArgumentError, CheckpointError, ConflictError
 from lightning_dlopt.core.log_interval import is_logging_step
 from lightning_dlopt.core.parameters import Selection, check_selection, select_parameters
+from lightning_dlopt.core.replaced import Replaced
 from lightning_dlopt.core.run_length import RunLength
 from lightning_dlopt.core.spans import Span, parse_period, parse_span, steps_within
 from lightning_dlopt.core.strategies import strategy_kind
@@ -201,6 +202,13 @@ class MagnitudePruning(Technique):
                 "training: something has put others in their place, such as an average with those "
                 "of before. Let it begin when pruning has ended"
             )
+
+    def parameters_replaced(
+        self, trainer: Trainer, pl_module: LightningModule, replaced: Replaced
+    ) -> None:
+        """Cut the masks, too."""
+        if self._weights is not None:
+            self._weights.follow(replaced)
 
     def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop watching; a checkpoint may be saved yet."""

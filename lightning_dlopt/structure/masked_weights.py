@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_dlopt.core.errors import ArgumentError
+from lightning_dlopt.core.replaced import Replaced
 from lightning_dlopt.structure.magnitude import pack_mask, prune_by_magnitude_, unpack_mask
 
 
@@ -77,6 +78,13 @@ class MaskedWeights:
         if self.pruned and pairs:
             gradients, masks = zip(*pairs, strict=True)
             torch._foreach_mul_(gradients, masks)
+
+    def follow(self, replaced: Replaced) -> None:
+        """Take up cut parameters, with what is left of their masks."""
+        pairs = zip(self.parameters.items(), self.masks, strict=True)
+        kept = {name: replaced.cut(parameter, mask != 0) for (name, parameter), mask in pairs}
+        self.parameters = {name: replaced.now(p) for name, p in self.parameters.items()}
+        self._set(kept)
 
     def packed(self) -> dict[str, Tensor]:
         """Return the masks, eight elements in a byte."""

@@ -2,6 +2,7 @@
 
 from tests.contract.row import Row
 from tests.contract.table_averaging import AVERAGING_ROWS
+from tests.contract.table_channel_pruning import CHANNEL_PRUNING_ROWS
 from tests.contract.table_channels_last import CHANNELS_LAST_ROWS
 from tests.contract.table_clipping import CLIPPING_ROWS
 from tests.contract.table_compile import COMPILE_ROWS
@@ -24,6 +25,7 @@ from tests.contract.table_use_optimizer import USE_OPTIMIZER_ROWS
 
 ROWS = [
     *AVERAGING_ROWS,
+    *CHANNEL_PRUNING_ROWS,
     *CHANNELS_LAST_ROWS,
     *CLIPPING_ROWS,
     *COMPILE_ROWS,
