@@ -159,7 +159,8 @@ def main() -> None:
     options = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
-    CHECKPOINTS.mkdir(parents=True, exist_ok=True)
+    for folder in (CHECKPOINTS, RESULTS.parent):
+        folder.mkdir(parents=True, exist_ok=True)
     for seed in [] if options.table else options.seeds:
         for arm in options.arms:
             if (arm, seed) not in finished():
