@@ -66,6 +66,8 @@ class ChannelPruning(Surgery):
         by: ``"multiply_adds"`` or ``"parameters"``.
         importance: ``"magnitude"`` of the weights, or ``"taylor"``: how much the loss would change,
             by the gradient.
+        scope: ``"layer"``: every layer loses about the same share; ``"global"``: those go first
+            that matter least in their layer for what they save.
         align: changed numbers of channels are multiples of it, at least 1. Devices are often slow
             for others than multiples of 8.
         keep: name patterns of layers that stay as they are.
@@ -99,6 +101,7 @@ class ChannelPruning(Surgery):
         every: Span = "1ep",
         by: Literal["multiply_adds", "parameters"] = "multiply_adds",
         importance: Literal["magnitude", "taylor"] = "magnitude",
+        scope: Literal["layer", "global"] = "layer",
         align: int = 8,
         keep: Sequence[str] = (),
     ) -> None:
@@ -112,6 +115,8 @@ class ChannelPruning(Surgery):
         self.by = by
         check_choice(self, "importance", importance, ("magnitude", "taylor"))
         self.importance = importance
+        check_choice(self, "scope", scope, ("layer", "global"))
+        self.scope = scope
         self.align = check_integer(self, "align", align, "[1, inf)")
         self.keep = check_keep(self, keep)
         self._forget()
@@ -255,6 +260,7 @@ class ChannelPruning(Surgery):
                 speed_up=speed_up,
                 by=self.by,
                 importance=self.importance,
+                scope=self.scope,
                 keep=self.keep,
                 align=self.align,
             )

@@ -120,16 +120,17 @@ def _widths(group: Group, rank: Tensor, steps: list[int]) -> list[Counter[Width]
 class Search:
     """Goes down the ladders until the cost is what is wanted.
 
-    At each step that block goes which takes the least of its group's remaining importance (as a
-    logarithm, so that no group is emptied while others stay full) for what it saves.
-
     Args:
         cost: what is to be reduced.
         ladders: the steps of each group.
+        scope: which block goes next: of ``"layer"`` that of the group which then has lost the
+            smallest share of its channels; of ``"global"`` that which takes the least of its
+            group's remaining importance (as a logarithm, so that no group is emptied while others
+            stay full) for what it saves.
     """
 
-    def __init__(self, cost: Cost, ladders: Sequence[Ladder]) -> None:
-        self.cost, self.ladders = cost, ladders
+    def __init__(self, cost: Cost, ladders: Sequence[Ladder], scope: str) -> None:
+        self.cost, self.ladders, self.scope = cost, ladders, scope
         self.levels = [0] * len(ladders)
         self.gone: Counter[Width] = Counter()
         self.full = self.now = cost.total(self.gone)
@@ -152,7 +153,10 @@ class Search:
                 heapq.heappush(heap, (now, i))
                 continue
             if self._cost_after([(i, 1)]) < target * (1 - TOLERANCE / 2):
-                continue  # too large a block for what is left to save
+                # too large a block for what is left to save
+                if self.scope == "layer":
+                    break  # smaller ones of other groups alone would make the shares unequal
+                continue
             self._move(i, 1)
             if (now := self._price(i)) < math.inf:
                 heapq.heappush(heap, (now, i))
@@ -238,5 +242,8 @@ class Search:
             return math.inf
         ladder, level = self.ladders[i], self.levels[i]
         saved = self.cost.saving(self.gone, ladder.widths[level + 1] - ladder.widths[level])
-        lost = math.log(ladder.left[level] / ladder.left[level + 1])
-        return lost / saved if saved > 1e-12 * self.full else math.inf
+        if saved <= 1e-12 * self.full:
+            return math.inf
+        if self.scope == "layer":
+            return float(ladder.mask(level + 1).float().mean())
+        return math.log(ladder.left[level] / ladder.left[level + 1]) / saved

@@ -52,6 +52,7 @@ def choose_channels(
     speed_up: float = 2.0,
     by: Literal["multiply_adds", "parameters", "latency"] = "multiply_adds",
     importance: Literal["magnitude", "taylor"] = "magnitude",
+    scope: Literal["layer", "global"] = "layer",
     target: str | Sequence[str] = "all",
     keep: Sequence[str] = (),
     align: int = 8,
@@ -66,6 +67,8 @@ def choose_channels(
         by: the cost.
         importance: ``"magnitude"``, the L2 norm of a channel's weights, or ``"taylor"``, how much
             the loss would change without it, from the gradients that the parameters have.
+        scope: ``"layer"``, every layer loses about the same share of its channels, or
+            ``"global"``, those go first that matter least in their layer for what they save.
         target: ``"all"``, or name patterns of layers whose output channels may be removed.
         keep: name patterns of layers that stay as they are.
         align: what is left of a layer that loses anything is a multiple of it, at least 1.
@@ -85,6 +88,7 @@ def choose_channels(
     check_number(_OWNER, "speed_up", speed_up, "[1, inf)")
     check_choice(_OWNER, "by", by, ("multiply_adds", "parameters", "latency"))
     check_choice(_OWNER, "importance", importance, ("magnitude", "taylor"))
+    check_choice(_OWNER, "scope", scope, ("layer", "global"))
     check_integer(_OWNER, "align", align, "[1, inf)")
     check_number(_OWNER, "max_ratio", max_ratio, "(0, 1)")
     if speed_up == 1:
@@ -104,7 +108,7 @@ def choose_channels(
                     stayed[group.name] = f"of {len(group.units)} channels none can go"
         trial = Trial(module, run)
         ladders = _sound(trial, ladders, align, stayed)
-        return _search(module, run, trial, ladders, speed_up, by, stayed)
+        return _search(module, run, trial, ladders, speed_up, by, scope, stayed)
 
 
 def shrink_(module: nn.Module, shrinkage: Shrinkage) -> dict[nn.Parameter, nn.Parameter]:
@@ -132,6 +136,7 @@ def prune_channels(
     speed_up: float = 2.0,
     by: Literal["multiply_adds", "parameters", "latency"] = "multiply_adds",
     importance: Literal["magnitude", "taylor"] = "magnitude",
+    scope: Literal["layer", "global"] = "layer",
     target: str | Sequence[str] = "all",
     keep: Sequence[str] = (),
     align: int = 8,
@@ -159,6 +164,8 @@ def prune_channels(
             example.
         importance: ``"magnitude"``, the L2 norm of a channel's weights, or ``"taylor"``, how much
             the loss would change without it, from the gradients that the parameters have.
+        scope: ``"layer"``, every layer loses about the same share of its channels, or
+            ``"global"``, those go first that matter least in their layer for what they save.
         target: ``"all"``, or name patterns of layers whose output channels may be removed.
         keep: name patterns of layers that stay as they are.
         align: what is left of a layer that loses anything is a multiple of it, at least 1.
@@ -182,6 +189,7 @@ def prune_channels(
         speed_up=speed_up,
         by=by,
         importance=importance,
+        scope=scope,
         target=target,
         keep=keep,
         align=align,
@@ -225,6 +233,7 @@ def _search(
     ladders: list[Ladder],
     speed_up: float,
     by: str,
+    scope: str,
     stayed: dict[str, str],
 ) -> Shrinkage:
     groups = [each.group for each in ladders]
@@ -232,7 +241,7 @@ def _search(
         cost = Cost(module, groups, parameter_factors(module), {})
     else:
         cost = Cost(module, groups, *multiply_add_factors(_copy(module), run))
-    speed, search = Speed(_copy(module), run, by), Search(cost, ladders)
+    speed, search = Speed(_copy(module), run, by), Search(cost, ladders, scope)
 
     def reached() -> tuple[float, Shrinkage]:
         cut, copy = cut_of(module, search.masks()), _copy(module)
@@ -276,5 +285,5 @@ def _search(
         unsound = gone.keys() - {group.name for group in sound}
         stayed.update(dict.fromkeys(unsound, _UNSOUND))
         ladders = [each for each in ladders if each.group.name not in unsound]
-        return _search(module, run, trial, ladders, speed_up, by, stayed)
+        return _search(module, run, trial, ladders, speed_up, by, scope, stayed)
     return chosen
