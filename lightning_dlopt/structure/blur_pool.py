@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from lightning_dlopt.core.checks import check_integer
 from lightning_dlopt.core.parameters import check_patterns
@@ -60,7 +61,8 @@ def blur_pool(
         if isinstance(layer, nn.MaxPool2d):
             # the places of maxima, which some networks go back to, have no blurred counterpart
             return max(pair(layer.stride)) > 1 and not layer.return_indices
-        return max(layer.stride) > 1 and layer.in_channels >= min_channels
+        many = layer.in_channels >= min_channels or isinstance(layer, LazyModuleMixin)
+        return max(layer.stride) > 1 and many
 
     kind = (nn.Conv2d, nn.MaxPool2d)
     found = find_layers("blur_pool", module, target, _CLASSES, kind, fits)
