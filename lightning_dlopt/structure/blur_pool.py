@@ -106,6 +106,8 @@ class BlurPool(Surgery):
         BlurPool(min_channels=32)
     """
 
+    makes = (BlurredConv2d, BlurredMaxPool2d)
+
     def __init__(self, target: str | Sequence[str] = "all", min_channels: int = 16) -> None:
         self.target = check_patterns(self, "target", target, "all")
         self.min_channels = check_integer(self, "min_channels", min_channels, "[1, inf)")

@@ -257,6 +257,8 @@ class LowRank(Surgery):
         LowRank(rank=0.5, target=['encoder.*'])
     """
 
+    makes = (LowRankPair,)
+
     def __init__(self, rank: int | float = 0.25, target: str | Sequence[str] = "all") -> None:
         self.rank = check_rank(self, rank)
         self.target = check_patterns(self, "target", target, "all")

@@ -112,6 +112,8 @@ class SqueezeExcite(Surgery):
         SqueezeExcite(min_channels=16)
     """
 
+    makes = (ExcitedConv,)
+
     def __init__(
         self, target: str | Sequence[str] = "all", reduction: int = 16, min_channels: int = 64
     ) -> None:

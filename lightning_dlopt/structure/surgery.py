@@ -15,6 +15,7 @@ from lightning_dlopt.core.errors import ArgumentError, CheckpointError
 from lightning_dlopt.core.technique import Technique
 from lightning_dlopt.structure.plan import (
     Entry,
+    drop_entries,
     find_entry,
     plan_of,
     saved_plan,
@@ -31,10 +32,13 @@ class Surgery(Technique):
     it has one, and after its ``configure_model`` if it has no parameters before. What was done is
     noted in the module as plain data (:mod:`lightning_dlopt.structure.plan`) and goes into every
     checkpoint of it, those with ``save_weights_only=True`` and those of later runs included. A
-    module that has an entry of this technique is left as it is.
+    module that has an entry of this technique is left as it is, unless it has made its layers anew
+    since, as a ``setup`` may do that is called for every training.
     """
 
     required_on_resume: ClassVar[bool] = True
+    #: The classes of the parts that this technique makes, if all that it does is to make them.
+    makes: ClassVar[tuple[type[nn.Module], ...]] = ()
     _coverage: Coverage | None = None
 
     @abstractmethod
@@ -88,7 +92,9 @@ class Surgery(Technique):
 
     def _change(self, module: LightningModule) -> None:
         if find_entry(module, self.state_key) is not None:
-            return
+            if not self.makes or any(isinstance(part, self.makes) for part in module.modules()):
+                return
+            drop_entries(module, type(self).__name__)  # all that was changed is gone
         self._coverage = Coverage(module)
         for name, parameter in module.named_parameters():
             if isinstance(parameter, DTensor):

@@ -105,6 +105,8 @@ class WeightStandardization(Surgery):
         WeightStandardization(target=['layer*.conv?'])
     """
 
+    makes = tuple(_CLASSES.values())
+
     def __init__(self, target: str | Sequence[str] = "all", eps: float = 1e-6) -> None:
         self.target = check_patterns(self, "target", target, "all")
         self.eps = check_number(self, "eps", eps, "(0, inf)")
