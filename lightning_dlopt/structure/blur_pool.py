@@ -99,7 +99,9 @@ class BlurPool(Surgery):
         TechniqueError: if a pattern matches nothing.
 
     A checkpoint keeps the arguments and the plan: which layers blur.
-    :func:`load_from_checkpoint` rebuilds the model.
+    :func:`load_from_checkpoint` rebuilds the model. Since the weights' names are the same, the
+    class's own ``load_from_checkpoint``, or a Trainer without this technique, puts them without an
+    error in a new module whose layers don't blur, and which so computes something else.
 
     Example:
         >>> BlurPool(min_channels=32)
