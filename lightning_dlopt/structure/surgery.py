@@ -1,11 +1,13 @@
 """The base of techniques that change the model before its weights and optimizers come."""
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 from torch.distributed.tensor import DTensor
@@ -34,6 +36,10 @@ class Surgery(Technique):
     checkpoint of it, those with ``save_weights_only=True`` and those of later runs included. A
     module that has an entry of this technique is left as it is, unless it has made its layers anew
     since, as a ``setup`` may do that is called for every training.
+
+    Strategies that start processes out of a running one (``ddp_spawn``, ``ddp_notebook``) change
+    and train the model in those. The module at hand stays as it was and gets only those weights back
+    whose names it has, which is told: its trained form is in the checkpoints.
     """
 
     required_on_resume: ClassVar[bool] = True
@@ -111,6 +117,17 @@ class Surgery(Technique):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse optimizers that go on with the parameters of before."""
+        if (
+            isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+            and trainer.is_global_zero
+            and find_entry(pl_module, self.state_key) is not None
+        ):
+            warnings.warn(
+                f"{self!r} changes the model in the processes that fit has started, and not in the "
+                "one that called it: the module there is wrong after training. Load a checkpoint "
+                "by structure.load_from_checkpoint, or use strategy='ddp'",
+                stacklevel=2,
+            )
         if self._coverage is not None:
             self._coverage.check(self, pl_module, trainer.optimizers)
 
