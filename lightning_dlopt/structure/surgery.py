@@ -38,8 +38,8 @@ class Surgery(Technique):
     since, as a ``setup`` may do that is called for every training.
 
     Strategies that start processes out of a running one (``ddp_spawn``, ``ddp_notebook``) change
-    and train the model in those. The module at hand stays as it was and gets only those weights back
-    whose names it has, which is told: its trained form is in the checkpoints.
+    and train the model in those. The module at hand stays as it was and gets only those weights
+    back whose names it has, which is told: its trained form is in the checkpoints.
     """
 
     required_on_resume: ClassVar[bool] = True
