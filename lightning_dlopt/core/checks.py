@@ -65,6 +65,22 @@ def check_integer(owner: object, name: str, value: Any, interval: str) -> int:
     return int(value)
 
 
+def check_integers(owner: object, name: str, values: Any, interval: str) -> list[int]:
+    """Return ``values`` as a list if they are a sequence of integers in ``interval``, or raise.
+
+    Example:
+        >>> check_integers("MLP", "sizes", 5, "[1, inf)")
+        Traceback (most recent call last):
+        ...
+        lightning_dlopt.core.errors.ArgumentTypeError: MLP: sizes=5 must be integers in [1, inf)
+    """
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise ArgumentTypeError(
+            f"{owner_name(owner)}: {name}={values!r} must be integers in {interval}"
+        )
+    return [check_integer(owner, name, value, interval) for value in values]
+
+
 def check_range(owner: object, name: str, value: Any, interval: str) -> tuple[float, float]:
     """Return ``value``, two numbers in ``interval`` of which the first isn't above the second.
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from lightning_dlopt.core.checks import check_integer
 from lightning_dlopt.core.parameters import check_patterns
@@ -60,7 +61,8 @@ def blur_pool(
         if isinstance(layer, nn.MaxPool2d):
             # the places of maxima, which some networks go back to, have no blurred counterpart
             return max(pair(layer.stride)) > 1 and not layer.return_indices
-        return max(layer.stride) > 1 and layer.in_channels >= min_channels
+        many = layer.in_channels >= min_channels or isinstance(layer, LazyModuleMixin)
+        return max(layer.stride) > 1 and many
 
     kind = (nn.Conv2d, nn.MaxPool2d)
     found = find_layers("blur_pool", module, target, _CLASSES, kind, fits)
@@ -97,12 +99,16 @@ class BlurPool(Surgery):
         TechniqueError: if a pattern matches nothing.
 
     A checkpoint keeps the arguments and the plan: which layers blur.
-    :func:`load_from_checkpoint` rebuilds the model.
+    :func:`load_from_checkpoint` rebuilds the model. Since the weights' names are the same, the
+    class's own ``load_from_checkpoint``, or a Trainer without this technique, puts them without an
+    error in a new module whose layers don't blur, and which so computes something else.
 
     Example:
         >>> BlurPool(min_channels=32)
         BlurPool(min_channels=32)
     """
+
+    makes = (BlurredConv2d, BlurredMaxPool2d)
 
     def __init__(self, target: str | Sequence[str] = "all", min_channels: int = 16) -> None:
         self.target = check_patterns(self, "target", target, "all")

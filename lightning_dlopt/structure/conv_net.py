@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from lightning_dlopt.core.checks import check_integer
+from lightning_dlopt.core.checks import check_integer, check_integers
 from lightning_dlopt.core.errors import ArgumentError
 
 
@@ -31,7 +31,7 @@ class ConvNet(nn.Sequential):
     """
 
     def __init__(self, channels: Sequence[int], num_classes: int = 10) -> None:
-        widths = [check_integer(self, "channels", width, "[1, inf)") for width in channels]
+        widths = check_integers(self, "channels", channels, "[1, inf)")
         if len(widths) < 2:
             raise ArgumentError(f"ConvNet: channels={widths} must hold an input and an output")
         classes = check_integer(self, "num_classes", num_classes, "[1, inf)")

@@ -188,6 +188,8 @@ class GhostBatchNorm(Surgery):
         GhostBatchNorm(size=16)
     """
 
+    makes = (_Ghost,)
+
     def __init__(self, size: int = 32, target: str | Sequence[str] = "all") -> None:
         self.size = check_integer(self, "size", size, "[2, inf)")
         self.target = check_patterns(self, "target", target, "all")

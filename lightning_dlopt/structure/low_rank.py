@@ -17,7 +17,6 @@ from lightning_dlopt.structure.surgery import Surgery
 
 Layer: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
-#: Subclasses may use their weight in other ways, as attention does that of its output's layer.
 _KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -150,7 +149,7 @@ def low_rank(
     done = {id(part) for pair in module.modules() if isinstance(pair, LowRankPair) for part in pair}
 
     def fits(part: nn.Module) -> bool:
-        return type(part) in _KINDS and part is not module and id(part) not in done
+        return isinstance(part, _KINDS) and part is not module and id(part) not in done
 
     users: dict[int, int] = {}  # how many layers have a weight
     for part in module.modules():
@@ -179,6 +178,9 @@ def low_rank(
 
 def _stays_whole(layer: Layer, users: dict[int, int]) -> str:
     """Return why a layer can't be replaced, whatever its size; nothing if it can."""
+    if type(layer) not in _KINDS:
+        # it may use its weight in another way, as attention does that of its output's layer
+        return f"its class is {type(layer).__name__}"
     weight = layer._parameters.get("weight")
     if weight is None:
         return "its weight is computed"
@@ -227,8 +229,10 @@ class LowRank(Surgery):
     not included, and an optimizer's weight decay acts on both factors by themselves.
 
     These stay as they are: layers that two thin ones would not make smaller, and, with a warning,
-    convolutions with groups, and layers with hooks, with a computed weight, or with a weight that
-    another layer has, too. A layer that is used in several places is replaced in all of them.
+    convolutions with groups, and layers with hooks, with a computed weight, with a weight that
+    another layer has, too, or of another class than torch's own ones: lazy layers, attention's
+    output, and convolutions that ``BlurPool`` or ``WeightStandardization`` has changed, so list
+    these behind this one. A layer that is used in several places is replaced in all of them.
     Frozen layers stay frozen. Nothing is drawn at random. Each process decomposes its own weights:
     equal ones give equal factors on equal machines, and DDP sends those of the first to all.
 
@@ -252,6 +256,8 @@ class LowRank(Surgery):
         >>> LowRank(rank=0.5, target=["encoder.*"])
         LowRank(rank=0.5, target=['encoder.*'])
     """
+
+    makes = (LowRankPair,)
 
     def __init__(self, rank: int | float = 0.25, target: str | Sequence[str] = "all") -> None:
         self.rank = check_rank(self, rank)

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from lightning_dlopt.core.checks import check_flag, check_integer, check_number
+from lightning_dlopt.core.checks import check_flag, check_integers, check_number
 from lightning_dlopt.core.errors import ArgumentError
 
 
@@ -51,7 +51,7 @@ class MLP(nn.Sequential):
     """
 
     def __init__(self, sizes: Sequence[int], dropout: float = 0.0, residual: bool = False) -> None:
-        widths = [check_integer(self, "sizes", size, "[1, inf)") for size in sizes]
+        widths = check_integers(self, "sizes", sizes, "[1, inf)")
         if len(widths) < 2:
             raise ArgumentError(f"MLP: sizes={widths} must hold at least an input and an output")
         rate = check_number(self, "dropout", dropout, "[0, 1)")

@@ -73,6 +73,12 @@ def write_entry(module: nn.Module, entry: Entry) -> None:
     object.__setattr__(module, PLAN_ATTRIBUTE, plan)
 
 
+def drop_entries(module: nn.Module, technique: str) -> None:
+    """Forget what all techniques of that name have done to a module."""
+    kept = [entry for entry in plan_of(module) if entry["technique"] != technique]
+    object.__setattr__(module, PLAN_ATTRIBUTE, kept)
+
+
 def subclasses(cls: type) -> Iterator[type]:
     """Yield every class below ``cls``."""
     direct: list[type] = cls.__subclasses__()

@@ -2,8 +2,10 @@
 
 from fnmatch import fnmatchcase
 from itertools import accumulate
+from typing import Any
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from lightning_dlopt.core.checks import check_text
 from lightning_dlopt.core.errors import ArgumentError
@@ -77,8 +79,10 @@ def share_layers(module: nn.Module, pattern: str) -> list[tuple[str, str]]:
 
 def _difference(model: nn.Module, layer: nn.Module) -> str | None:
     """Return in what two layers differ, if not only in their settings and parameters' shapes."""
-    if type(model) is not type(layer):
-        return f"a {type(model).__name__} and a {type(layer).__name__}"
+    kinds = [_classes(model), _classes(layer)]
+    if kinds[0] != kinds[1]:
+        names = (" with ".join(cls.__name__.lstrip("_") for cls in each) for each in kinds)
+        return "a " + " and a ".join(names)
     left, right = _outline(model), _outline(layer)
     for name in [*left, *right]:
         one, other = left.get(name, "missing"), right.get(name, "missing")
@@ -94,6 +98,15 @@ def _outline(layer: nn.Module) -> dict[str, str]:
         for name, part in part_names(layer).items()
         if (own := [key for key, parameter in part._parameters.items() if parameter is not None])
     }
+
+
+def _classes(layer: nn.Module) -> list[type[nn.Module]]:
+    """Return the layer's class and those of its parametrizations."""
+    if not is_parametrized(layer):
+        return [type(layer)]
+    computed: Any = layer.parametrizations
+    # torch makes a class for each such layer
+    return [type(layer).__bases__[0], *(type(one) for each in computed.values() for one in each)]
 
 
 class ShareLayers(Sharing):

@@ -10,6 +10,7 @@ from torchvision.ops import SqueezeExcitation  # type: ignore[import-untyped]
 from lightning_dlopt.core.checks import check_integer
 from lightning_dlopt.core.errors import CheckpointError
 from lightning_dlopt.core.parameters import check_patterns
+from lightning_dlopt.structure.low_rank import LowRankPair
 from lightning_dlopt.structure.new_parts import drawing_from
 from lightning_dlopt.structure.replacing import matching_parts, part_names, replace_part
 from lightning_dlopt.structure.surgery import Surgery
@@ -17,6 +18,12 @@ from lightning_dlopt.structure.surgery import Surgery
 
 class ExcitedConv(nn.Sequential):
     """A convolution, and behind it the squeeze-and-excitation of its output."""
+
+
+def _out_channels(part: nn.Module | None) -> int | None:
+    """Return how many channels come out of a convolution in one or two layers; None of others."""
+    last = part[1] if isinstance(part, LowRankPair) else part
+    return last.out_channels if isinstance(last, nn.Conv2d) else None
 
 
 def squeeze_excite(
@@ -32,7 +39,8 @@ def squeeze_excite(
     Each becomes a ``Sequential`` of itself and torchvision's ``SqueezeExcitation``: the channels'
     means over all places go through two 1 x 1 convolutions, with ReLU between them and a sigmoid
     at the end, and give the factors by which the channels are multiplied. Convolutions that have
-    one already stay as they are, and so do those inside of a network's own. See
+    one already stay as they are, and so do those inside of a network's own. The two layers that
+    :class:`LowRank` has put in place of a convolution count as one. See
     :class:`SqueezeExcite`.
 
     Args:
@@ -55,14 +63,16 @@ def squeeze_excite(
     left_out = {
         id(part)
         for outer in module.modules()
-        if isinstance(outer, ExcitedConv | SqueezeExcitation)
+        if isinstance(outer, ExcitedConv | SqueezeExcitation | LowRankPair)
         for part in outer.modules()
+        if part is not outer or not isinstance(part, LowRankPair)
     }
 
     def fits(part: nn.Module) -> bool:
+        channels = _out_channels(part)
         return (
-            isinstance(part, nn.Conv2d)
-            and part.out_channels >= min_channels
+            channels is not None
+            and channels >= min_channels
             and part is not module
             and id(part) not in left_out
         )
@@ -76,10 +86,12 @@ def squeeze_excite(
 def _excite(
     module: nn.Module, layer: nn.Module, reduction: int, generator: torch.Generator | None
 ) -> None:
-    assert isinstance(layer, nn.Conv2d)
+    channels = _out_channels(layer)
+    assert channels is not None
     with drawing_from(generator):
-        excitation = SqueezeExcitation(layer.out_channels, max(layer.out_channels // reduction, 1))
-    excitation.to(layer.weight.device, layer.weight.dtype).train(layer.training)
+        excitation = SqueezeExcitation(channels, max(channels // reduction, 1))
+    like = next(layer.parameters())
+    excitation.to(like.device, like.dtype).train(layer.training)
     replace_part(module, layer, ExcitedConv(layer, excitation))
 
 
@@ -112,6 +124,8 @@ class SqueezeExcite(Surgery):
         SqueezeExcite(min_channels=16)
     """
 
+    makes = (ExcitedConv,)
+
     def __init__(
         self, target: str | Sequence[str] = "all", reduction: int = 16, min_channels: int = 64
     ) -> None:
@@ -141,7 +155,7 @@ class SqueezeExcite(Surgery):
         parts = part_names(module)
         for name in plan["layers"]:
             layer = parts.get(name)
-            if isinstance(layer, nn.Conv2d):
+            if layer is not None and _out_channels(layer) is not None:
                 _excite(module, layer, plan["reduction"], None)
             elif not isinstance(layer, ExcitedConv):
                 raise CheckpointError(

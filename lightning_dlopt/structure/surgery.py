@@ -1,11 +1,13 @@
 """The base of techniques that change the model before its weights and optimizers come."""
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 from torch.distributed.tensor import DTensor
@@ -15,6 +17,7 @@ from lightning_dlopt.core.errors import ArgumentError, CheckpointError
 from lightning_dlopt.core.technique import Technique
 from lightning_dlopt.structure.plan import (
     Entry,
+    drop_entries,
     find_entry,
     plan_of,
     saved_plan,
@@ -31,10 +34,17 @@ class Surgery(Technique):
     it has one, and after its ``configure_model`` if it has no parameters before. What was done is
     noted in the module as plain data (:mod:`lightning_dlopt.structure.plan`) and goes into every
     checkpoint of it, those with ``save_weights_only=True`` and those of later runs included. A
-    module that has an entry of this technique is left as it is.
+    module that has an entry of this technique is left as it is, unless it has made its layers anew
+    since, as a ``setup`` may do that is called for every training.
+
+    Strategies that start processes out of a running one (``ddp_spawn``, ``ddp_notebook``) change
+    and train the model in those. The module at hand stays as it was and gets only those weights
+    back whose names it has, which is told: its trained form is in the checkpoints.
     """
 
     required_on_resume: ClassVar[bool] = True
+    #: The classes of the parts that this technique makes, if all that it does is to make them.
+    makes: ClassVar[tuple[type[nn.Module], ...]] = ()
     _coverage: Coverage | None = None
 
     @abstractmethod
@@ -88,7 +98,9 @@ class Surgery(Technique):
 
     def _change(self, module: LightningModule) -> None:
         if find_entry(module, self.state_key) is not None:
-            return
+            if not self.makes or any(isinstance(part, self.makes) for part in module.modules()):
+                return
+            drop_entries(module, type(self).__name__)  # all that was changed is gone
         self._coverage = Coverage(module)
         for name, parameter in module.named_parameters():
             if isinstance(parameter, DTensor):
@@ -105,6 +117,17 @@ class Surgery(Technique):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse optimizers that go on with the parameters of before."""
+        if (
+            isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+            and trainer.is_global_zero
+            and find_entry(pl_module, self.state_key) is not None
+        ):
+            warnings.warn(
+                f"{self!r} changes the model in the processes that fit has started, and not in the "
+                "one that called it: the module there is wrong after training. Load a checkpoint "
+                "by structure.load_from_checkpoint, or use strategy='ddp'",
+                stacklevel=2,
+            )
         if self._coverage is not None:
             self._coverage.check(self, pl_module, trainer.optimizers)
 

@@ -28,9 +28,10 @@ def test_images_of_any_size(size: tuple[int, int]) -> None:
     [
         ({"channels": [1]}, r"channels=\[1\] must hold an input and an output"),
         ({"channels": [0, 4]}, "channels=0"),
+        ({"channels": 3}, r"channels=3 must be integers in \[1, inf\)"),
         ({"channels": [1, 4], "num_classes": 0}, "num_classes=0"),
     ],
 )
 def test_bad_arguments(arguments: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         ConvNet(**arguments)  # type: ignore[arg-type]

@@ -1,5 +1,7 @@
 """The multilayer perceptron against a hand-written one."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -20,8 +22,10 @@ def test_no_hidden_layer() -> None:
     assert MLP([4, 2])(torch.zeros(3, 4)).shape == (3, 2)
 
 
-@pytest.mark.parametrize(("sizes", "named"), [([3], "at least"), ([3, 0], "0"), ([3, 1.5], "1.5")])
-def test_bad_sizes(sizes: list[int], named: str) -> None:
+@pytest.mark.parametrize(
+    ("sizes", "named"), [([3], "at least"), ([3, 0], "0"), ([3, 1.5], "1.5"), (5, "sizes=5 must")]
+)
+def test_bad_sizes(sizes: Any, named: str) -> None:
     with pytest.raises((ValueError, TypeError), match=rf"MLP.*{named}"):
         MLP(sizes)
 

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.parametrizations import orthogonal, spectral_norm, weight_norm
 
 from lightning_dlopt.core import ArgumentError, NoEffectWarning, TechniqueError
 from lightning_dlopt.structure import ShareLayers, load_from_checkpoint, share_layers
@@ -160,3 +161,18 @@ def test_an_unknown_name_is_refused_and_the_technique_named() -> None:
 def test_a_single_layer_is_no_effect() -> None:
     with pytest.warns(NoEffectWarning, match="fewer than two"):
         fit(Encoding(), ShareLayers("encoder.layers.1"))
+
+
+def test_layers_with_parametrizations_can_share() -> None:
+    net = nn.Sequential(*(weight_norm(nn.Linear(3, 3)) for _ in range(3)))
+    assert len(share_layers(net, "*")) == 6
+    assert len(list(net.parameters())) == 3
+    torch.testing.assert_close(net[2].weight, net[0].weight, rtol=0, atol=0)
+
+
+def test_other_parametrizations_are_another_structure() -> None:
+    net = nn.Sequential(spectral_norm(nn.Linear(3, 3)), orthogonal(nn.Linear(3, 3)))
+    with pytest.raises(
+        ArgumentError, match=r"a Linear with SpectralNorm and a Linear with Orthogonal"
+    ):
+        share_layers(net, "*")

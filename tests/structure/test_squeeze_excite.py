@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
 from lightning_dlopt.core import ArgumentError
-from lightning_dlopt.structure import squeeze_excite
+from lightning_dlopt.structure import LowRank, SqueezeExcite, low_rank, squeeze_excite
 from lightning_dlopt.structure.squeeze_excite import ExcitedConv
 
 
@@ -85,3 +85,29 @@ def test_evaluation_mode_and_frozen_convolutions_stay() -> None:
     assert not any(part.training for part in net[0][1].modules())
     assert not net[0][0].weight.requires_grad
     assert net[0][1].fc1.weight.requires_grad  # it is new, and to be trained
+
+
+def test_two_layers_of_low_rank_count_as_one_convolution() -> None:
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Conv2d(8, 32, 3), nn.Conv2d(32, 32, 3), nn.Flatten(), nn.Linear(32, 16))
+    assert list(low_rank(net, 8)) == ["0", "1", "3"]
+    pairs = [net[0], net[1]]
+    assert squeeze_excite(net, reduction=4, min_channels=8) == ["0", "1"]
+    inputs = torch.randn(2, 8, 5, 5)
+    expected = excited(pairs[1](excited(pairs[0](inputs), net[0][1])), net[1][1])
+    torch.testing.assert_close(net[:2](inputs), expected)
+    assert [net[0][0], net[1][0]] == pairs
+    assert pairs[0].weight.shape == (32, 8, 3, 3)
+    assert squeeze_excite(net, reduction=4, min_channels=8) == []
+
+
+def test_a_checkpoint_brings_it_behind_layers_of_low_rank() -> None:
+    net, other = (nn.Sequential(nn.Conv2d(8, 32, 3)) for _ in range(2))
+    ranks = low_rank(net, 8)
+    names = squeeze_excite(net, min_channels=8)
+    LowRank.redo(other, {"ranks": ranks})
+    for _ in range(2):  # the second time it is there
+        SqueezeExcite.redo(other, {"layers": names, "reduction": 16})
+    other.load_state_dict(net.state_dict())
+    inputs = torch.randn(2, 8, 5, 5)
+    torch.testing.assert_close(other(inputs), net(inputs), rtol=0, atol=0)

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -225,3 +226,16 @@ def test_a_pattern_that_matches_nothing_leaves_the_model_as_it_was() -> None:
         fitted(module, excite(target=["conv7"]))
     assert plan_of(module) == []
     assert "on_save_checkpoint" not in vars(module)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "told"), [("ddp_spawn", True), ("ddp_fork", True), ("ddp", False)]
+)
+def test_a_module_that_is_left_behind_is_told(strategy: str, told: bool) -> None:
+    trainer = Trainer(strategy=strategy, devices=2, **QUIET)
+    module, technique = Plain(), SqueezeExcite(min_channels=8)
+    technique.setup(trainer, module, "fit")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        technique.on_fit_start(trainer, module)
+    assert ["strategy='ddp'" in str(one.message) for one in caught] == [True] * told
