@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch.nn.parallel import DistributedDataParallel
 
 #: ``"single"``: one process. ``"replicated"``: DDP, every rank has whole gradients.
@@ -29,6 +30,16 @@ def strategy_kind(trainer: Trainer) -> StrategyKind:
     ):
         return "replicated"
     return "sharded" if isinstance(trainer.strategy, ModelParallelStrategy) else "other"
+
+
+def starts_processes_later(trainer: Trainer) -> bool:
+    """Return whether ``fit`` starts the processes that train, and trains in none but those.
+
+    Example:
+        >>> starts_processes_later(Trainer(accelerator="cpu", devices=1, logger=False))
+        False
+    """
+    return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
 
 
 def wrap_again(trainer: Trainer) -> None:

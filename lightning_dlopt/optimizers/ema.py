@@ -219,8 +219,12 @@ class EMA(Technique):
         # the tensors change places for a moment, so that the module's own state_dict names them
         with self._average.exchanged(pl_module):
             other = pl_module.state_dict()
-        both = other, checkpoint["state_dict"]
+        saved = checkpoint["state_dict"]
+        # what a hook of the module has put among the weights stays among those that are loaded
+        added = {name: saved.pop(name) for name in saved.keys() - other.keys()}
+        both = other, saved
         in_module = self._average.is_in_module
         checkpoint["state_dict"], current = both[::-1] if in_module else both
+        checkpoint["state_dict"].update(added)
         if "callbacks" in checkpoint:
             checkpoint["current_model_state"] = current

@@ -99,15 +99,16 @@ class BlurPool(Surgery):
         TechniqueError: if a pattern matches nothing.
 
     A checkpoint keeps the arguments and the plan: which layers blur.
-    :func:`load_from_checkpoint` rebuilds the model. Since the weights' names are the same, the
-    class's own ``load_from_checkpoint``, or a Trainer without this technique, puts them without an
-    error in a new module whose layers don't blur, and which so computes something else.
+    :func:`load_from_checkpoint` rebuilds the model. The weights' names are as they were, and so
+    that nothing loads them into layers which compute something else, there is one more name among
+    them, by which a module as it was written refuses them.
 
     Example:
         >>> BlurPool(min_channels=32)
         BlurPool(min_channels=32)
     """
 
+    hidden = True
     makes = (BlurredConv2d, BlurredMaxPool2d)
 
     def __init__(self, target: str | Sequence[str] = "all", min_channels: int = 16) -> None:

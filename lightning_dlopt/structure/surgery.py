@@ -7,21 +7,23 @@ from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 from torch.distributed.tensor import DTensor
 
 from lightning_dlopt.core.coverage import Coverage
 from lightning_dlopt.core.errors import ArgumentError, CheckpointError
+from lightning_dlopt.core.strategies import starts_processes_later
 from lightning_dlopt.core.technique import Technique
 from lightning_dlopt.structure.plan import (
+    CheckpointHook,
     Entry,
+    PlanSaver,
     drop_entries,
     find_entry,
     plan_of,
-    saved_plan,
     subclasses,
+    take_plan,
     write_entry,
 )
 
@@ -45,6 +47,8 @@ class Surgery(Technique):
     required_on_resume: ClassVar[bool] = True
     #: The classes of the parts that this technique makes, if all that it does is to make them.
     makes: ClassVar[tuple[type[nn.Module], ...]] = ()
+    #: Whether the weights have the names and shapes that they had, and another meaning.
+    hidden: ClassVar[bool] = False
     _coverage: Coverage | None = None
 
     @abstractmethod
@@ -72,8 +76,8 @@ class Surgery(Technique):
 
     def record(self, module: nn.Module, plan: dict[str, Any]) -> None:
         """Note in the module what was done to it."""
-        entry = Entry(technique=type(self).__name__, key=self.state_key, plan=plan)
-        write_entry(module, entry)
+        name = type(self).__name__
+        _note(module, Entry(technique=name, key=self.state_key, plan=plan, hidden=self.hidden))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Change the model, or see to it that it is changed once it is there."""
@@ -118,7 +122,7 @@ class Surgery(Technique):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse optimizers that go on with the parameters of before."""
         if (
-            isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+            starts_processes_later(trainer)
             and trainer.is_global_zero
             and find_entry(pl_module, self.state_key) is not None
         ):
@@ -160,7 +164,7 @@ def restore_structure(module: nn.Module, checkpoint: Mapping[str, Any]) -> None:
         CheckpointError: if the module was changed by other techniques than the checkpoint's, or
             the plan doesn't fit it.
     """
-    saved, own = saved_plan(checkpoint), plan_of(module)
+    saved, own = take_plan(checkpoint), plan_of(module)
     keys, own_keys = [entry["key"] for entry in saved], [entry["key"] for entry in own]
     if own and keys != own_keys:
         raise CheckpointError(
@@ -177,7 +181,24 @@ def restore_structure(module: nn.Module, checkpoint: Mapping[str, Any]) -> None:
                 f"import the module that defines {entry['technique']}"
             )
         known[entry["technique"]].redo(module, entry["plan"])
-        write_entry(module, entry)
+        _note(module, entry)
+
+
+class PlanLoader(CheckpointHook):
+    """Brings a changed module to the structure that a checkpoint's weights have."""
+
+    name = "on_load_checkpoint"
+
+    def __call__(self, checkpoint: dict[str, Any]) -> None:
+        """Do so, and then what the module does by itself."""
+        restore_structure(self.module, checkpoint)
+        super().__call__(checkpoint)
+
+
+def _note(module: nn.Module, entry: Entry) -> None:
+    for hook in (PlanSaver, PlanLoader):
+        hook.put(module)
+    write_entry(module, entry)
 
 
 def _surgeries() -> list[type[Any]]:

@@ -98,15 +98,16 @@ class WeightStandardization(Surgery):
         TechniqueError: if a pattern matches nothing.
 
     A checkpoint keeps the arguments and the plan: which convolutions are standardized, and ``eps``.
-    :func:`load_from_checkpoint` rebuilds the model. Since the weights' names are the same, the
-    class's own ``load_from_checkpoint``, or a Trainer without this technique, puts them without an
-    error in a new module that doesn't standardize them, and which so computes something else.
+    :func:`load_from_checkpoint` rebuilds the model. The weights' names are as they were, and so
+    that nothing loads them into layers which compute something else, there is one more name among
+    them, by which a module as it was written refuses them.
 
     Example:
         >>> WeightStandardization(["layer*.conv?"])
         WeightStandardization(target=['layer*.conv?'])
     """
 
+    hidden = True
     makes = tuple(_CLASSES.values())
 
     def __init__(self, target: str | Sequence[str] = "all", eps: float = 1e-6) -> None:

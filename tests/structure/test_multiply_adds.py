@@ -68,7 +68,7 @@ CASES: list[tuple[nn.Module, Any, int]] = [
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(
-    ("module", "example", "expected"), CASES, ids=lambda value: str(value)[:50]
+    ("module", "example", "expected"), CASES, ids=[type(module).__name__ for module, *_ in CASES]
 )
 def test_against_formulas(module: nn.Module, example: Any, expected: int, training: bool) -> None:
     module.train(training)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -16,7 +17,7 @@ from lightning_dlopt import structure
 from lightning_dlopt.core import CheckpointError, TechniqueError
 from lightning_dlopt.data import TensorLoader
 from lightning_dlopt.optimizers import EMA
-from lightning_dlopt.structure import SqueezeExcite, StructureMixin
+from lightning_dlopt.structure import BlurPool, SqueezeExcite, StructureMixin
 from lightning_dlopt.structure.plan import PLAN_KEY, plan_of
 from tests.quiet import QUIET
 
@@ -174,6 +175,35 @@ def test_it_is_tested_with_the_structure_that_it_was_trained_with(tmp_path: Path
     other = trainer(excite())
     (found,) = other.test(Plain(), loader(), ckpt_path=tmp_path / "saved.ckpt", verbose=False)
     assert found == expected
+
+
+@pytest.mark.parametrize("techniques", [[], [EMA(0.5)]], ids=["alone", "averaged"])
+@pytest.mark.parametrize("weights_only", [False, True])
+def test_weights_that_fit_but_mean_something_else_are_refused(
+    weights_only: bool, techniques: list[Any], tmp_path: Path
+) -> None:
+    class Blurring(Plain):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net[0] = nn.Conv2d(1, 8, 3, stride=2)
+
+    module = Blurring()
+    inputs, path = loader().inputs, tmp_path / "saved.ckpt"
+    # in mid-training the average is not in the module
+    every = ModelCheckpoint(tmp_path, "saved", save_weights_only=weights_only)
+    arguments = {"enable_checkpointing": True, "max_epochs": 2}
+    trainer(BlurPool(min_channels=1), *techniques, every, **arguments).fit(module, loader())
+    assert set(plan_of(module)[0]["plan"]["layers"]) == {"net.0"}
+    with pytest.raises(RuntimeError, match=r"lightning_dlopt\.load_from_checkpoint"):
+        Blurring.load_from_checkpoint(path)
+    with pytest.raises(RuntimeError, match=r"lightning_dlopt\.load_from_checkpoint"):
+        trainer().test(Blurring(), loader(), ckpt_path=path)
+    loaded = structure.load_from_checkpoint(Blurring, path)
+    assert torch.equal(loaded.eval()(inputs), module.eval()(inputs))
+    trainer().test(module, loader(), ckpt_path=path, verbose=False)  # it is changed already
+    if not weights_only:
+        again = trainer(BlurPool(min_channels=1), *techniques, max_epochs=3)
+        again.fit(Blurring(), loader(), ckpt_path=path)
 
 
 def test_patches_of_other_techniques_come_off_above_the_plan(tmp_path: Path) -> None:
