@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
-from lightning_dlopt.cli.batch_examples import BatchExamples
+from lightning_dlopt.cli.batch_examples import BatchExamples, attached
 from lightning_dlopt.cli.checkpoint_guard import check_same_model
 from lightning_dlopt.cli.mistakes import UsageError
 from lightning_dlopt.cli.train import DloptCLI, run_cli
@@ -49,14 +49,11 @@ def restored_module(cli: Any) -> tuple[LightningModule, dict[str, Any]]:
         raise UsageError(f"--ckpt_path {cli.ckpt_path}: there is no such file")
     checkpoint = torch.load(cli.ckpt_path, map_location="cpu", weights_only=True)
     module: LightningModule = cli.model
-    module.trainer = cli.trainer
-    try:  # layers may be made in either; both can be called again
+    with attached(cli.trainer, module):  # layers may be made in either; both can be called again
         if is_overridden("setup", module):
             module.setup("test")
         if is_overridden("configure_model", module):
             module.configure_model()
-    finally:
-        module.trainer = None
     restore_structure(module, checkpoint)
     module.on_load_checkpoint(checkpoint)
     if module.strict_loading:
@@ -138,7 +135,7 @@ def run(arguments: list[str]) -> None:
         cli = run_cli(ExportCLI, ["test", *others], save_config_callback=None)
         module, checkpoint = restored_module(cli)
         state = checkpoint.get(type(cli.datamodule).__qualname__)
-        data = BatchExamples(module, cli.datamodule, key, state)
+        data = BatchExamples(module, cli.datamodule, key, state, cli.trainer)
         example = data.first()
         example = with_batch_size(example, min(batch_size(example), _SAMPLES))
         exports = export_module(

@@ -221,6 +221,14 @@ def test_mistakes(
     assert set(tmp_path.rglob("*")) == before
 
 
+def test_hooks_that_look_at_the_trainer(trained: list[object], dlopt: Run, tmp_path: Path) -> None:
+    own = "tests.cli.exported_modules"
+    options = [f"--model={own}.AsksTrainer", f"--data={own}.AskingDigits", "--format=int8"]
+    code, printed = dlopt(*trained, *options, "--output", "asking")
+    assert code == 0, printed
+    assert (tmp_path / "asking.int8.onnx").exists()
+
+
 def test_what_must_be_given(dlopt: Run, recipes: Path, tmp_path: Path) -> None:
     assert "--config is missing" in line_of(dlopt("export")[1])
     code, printed = dlopt("export", "--config", recipes / "quickstart.yaml")
