@@ -182,6 +182,13 @@ class Drops(nn.Module):
         return nn.functional.dropout(x, training=True)
 
 
+class Counts(nn.Module):
+    """Returns what no ONNX file can."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, int]:
+        return x, 3
+
+
 class Nothing(nn.Module):
     pass
 
@@ -192,6 +199,7 @@ class Nothing(nn.Module):
         (Eigenvalues(), torch.eye(4).repeat(2, 1, 1), r"torch's aten\._linalg_eigh, which the mod"),
         (Branches(), torch.ones(2, 4), "torch.export can't follow Branches"),
         (Drops(), torch.ones(2, 40), "differs from Drops by .* more than tolerance=0.0001"),
+        (Counts(), torch.ones(2, 4), r"ONNX can't be written: AttributeError: 'int' object .*"),
         (Nothing(), torch.ones(2, 4), "Nothing can't be called .*forward"),
         (nn.Linear(4, 4), torch.ones(2, 3), "Linear can't be called"),
         (nn.Linear(4, 4).bfloat16(), torch.ones(2, 4).bfloat16(), "can't load .* Gemm"),
