@@ -23,37 +23,16 @@ from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import Timer
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
 from benchmarks.measuring import machine
 from lightning_dlopt.cli.train import DloptCLI, run_cli
+from lightning_dlopt.structure import count_multiply_adds
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ["mlp", "conv_net", "recurrent_net", "attention_net", "res_net9"]
 TEXTS = ["text_recurrent_net", "text_attention_net", "text_res_net9"]
 RESULTS = ROOT / "benchmarks" / "results" / "networks.jsonl"
-
-
-def multiply_adds(network: nn.Module, inputs: Tensor) -> int:
-    """Return how many multiply-adds of matrix products and convolutions an evaluation takes."""
-    network.eval()
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        # the counter can't see into fused attention, fused transformer layers or oneDNN's LSTM
-        with (
-            torch.no_grad(),
-            torch.backends.mkldnn.flags(enabled=False),
-            sdpa_kernel(SDPBackend.MATH),
-            FlopCounterMode(display=False) as counter,
-        ):
-            network(inputs)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-    operations: int = counter.get_total_flops()
-    return operations // 2  # it counts multiplications and additions
 
 
 def example(data: Any) -> Tensor:
@@ -87,7 +66,7 @@ def train(name: str, seed: int, nouns: Path | None, options: Sequence[str]) -> d
         "seed": seed,
         "options": list(options),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "multiply_adds": multiply_adds(network, example(cli.datamodule)),
+        "multiply_adds": count_multiply_adds(network, example(cli.datamodule)),
         "seconds": round(timer.time_elapsed("train"), 2),
         "test_accuracy": result["test_accuracy"],
         "torch": torch.__version__,

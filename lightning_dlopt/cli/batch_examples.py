@@ -2,9 +2,10 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
@@ -17,6 +18,21 @@ _EMPTY = inspect.Parameter.empty
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
+@contextmanager
+def attached(trainer: Trainer | None, *parts: Any) -> Iterator[None]:
+    """Let a module and a DataModule see the run's Trainer in the block, as their hooks may need.
+
+    Not longer: by a Trainer that runs no loop, a ``forward`` that logs would fail.
+    """
+    for part in parts:
+        part.trainer = trainer
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.trainer = None
+
+
 class BatchExamples:
     """The batches of a run, as a module's ``forward`` takes them.
 
@@ -25,6 +41,7 @@ class BatchExamples:
         data: the run's DataModule, or None if the module has its own loaders.
         input_key: where the input is in a batch, if it isn't clear.
         state: what a checkpoint holds of the DataModule, restored after its ``setup``.
+        trainer: the run's, which both can look at while batches are made.
     """
 
     def __init__(
@@ -33,11 +50,13 @@ class BatchExamples:
         data: Any,
         input_key: Key | None = None,
         state: dict[str, Any] | None = None,
+        trainer: Trainer | None = None,
     ) -> None:
         self.module = module
         self.data = data
         self.input_key = input_key
         self.state = state
+        self._trainer = trainer
         self._stages: set[str] = set()
 
     def first(self) -> Any:
@@ -60,9 +79,22 @@ class BatchExamples:
     def batches(self, kind: str) -> Iterator[Any]:
         """Yield the batches of ``"train"``, ``"val"`` or ``"test"``; none if there are none."""
         source = self.module if self.data is None else self.data
-        name = f"{kind}_dataloader"
-        if not is_overridden(name, source):
+        if not is_overridden(f"{kind}_dataloader", source):
             return
+        with self._attached():
+            loader = iter(self._loader(kind, source))
+        while True:
+            with self._attached():
+                try:
+                    batch = self._transferred(next(loader))
+                except StopIteration:
+                    return
+            yield batch
+
+    def _attached(self) -> AbstractContextManager[None]:
+        return attached(self._trainer, self.module, *([] if self.data is None else [self.data]))
+
+    def _loader(self, kind: str, source: Any) -> Any:
         stage = "test" if kind == "test" else "fit"
         if self.data is not None and stage not in self._stages:
             first = not self._stages
@@ -72,13 +104,12 @@ class BatchExamples:
             self.data.setup(stage)
             if first and self.state is not None:
                 self.data.load_state_dict(self.state)
-        loader = getattr(source, name)()
+        loader = getattr(source, f"{kind}_dataloader")()
         if isinstance(loader, Mapping):
             loader = list(loader.values())
         if isinstance(loader, list | tuple):
             loader = next(iter(loader), [])
-        for batch in loader:
-            yield self._transferred(batch)
+        return loader
 
     def _transferred(self, batch: Any) -> Any:
         for name in ("on_before_batch_transfer", "on_after_batch_transfer"):

@@ -1,6 +1,5 @@
 """``dlopt list``: what the package offers, one line each."""
 
-import argparse
 import inspect
 from importlib import import_module
 
@@ -8,6 +7,7 @@ from lightning.pytorch import LightningDataModule
 from torch.nn import Module
 from torch.optim import Optimizer
 
+from lightning_dlopt.cli.mistakes import Parser
 from lightning_dlopt.core import Technique
 
 #: What a configuration can name.
@@ -45,7 +45,7 @@ def entries(family: str) -> list[tuple[str, str]]:
 
 def run(arguments: list[str]) -> None:
     """Print the catalogue, or one family of it."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="dlopt list", description="List the techniques, modules and data sets, one line each."
     )
     parser.add_argument("family", nargs="?", choices=TITLES, help="show one family only")

@@ -47,7 +47,7 @@ def check_same_model(module: nn.Module, state: Mapping[str, Any]) -> None:
     for name in own:
         if name not in state:
             raise CheckpointError(f"the checkpoint is of another model: it has no {name}")
-        here, there = tuple(own[name].shape), tuple(state[name].shape)
+        here, there = (tuple(getattr(one, "shape", ())) for one in (own[name], state[name]))
         if here != there:
             raise CheckpointError(
                 f"the checkpoint is of another model: {name} is {there} in it and {here} here"

@@ -1,19 +1,18 @@
 """``dlopt export``: a trained module as files that run without its code."""
 
-import argparse
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
-from lightning_dlopt.cli.batch_examples import BatchExamples
+from lightning_dlopt.cli.batch_examples import BatchExamples, attached
 from lightning_dlopt.cli.checkpoint_guard import check_same_model
-from lightning_dlopt.cli.mistakes import UsageError
+from lightning_dlopt.cli.mistakes import Parser, UsageError
 from lightning_dlopt.cli.train import DloptCLI, run_cli
 from lightning_dlopt.core.batch import Key
 from lightning_dlopt.core.global_generators import kept_generators
@@ -30,6 +29,11 @@ class ExportCLI(DloptCLI):
     """Builds the module, the data and the Trainer of a configuration, and runs nothing."""
 
     ckpt_path: str | None = None
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build one for this machine and process, wherever the run was: nothing is trained."""
+        here = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
+        return super().instantiate_trainer(**{**kwargs, **here})
 
     def test(self, ckpt_path: str | None = None, **_: Any) -> None:
         """Note which checkpoint was given."""
@@ -49,14 +53,11 @@ def restored_module(cli: Any) -> tuple[LightningModule, dict[str, Any]]:
         raise UsageError(f"--ckpt_path {cli.ckpt_path}: there is no such file")
     checkpoint = torch.load(cli.ckpt_path, map_location="cpu", weights_only=True)
     module: LightningModule = cli.model
-    module.trainer = cli.trainer
-    try:  # layers may be made in either; both can be called again
+    with attached(cli.trainer, module):  # layers may be made in either; both can be called again
         if is_overridden("setup", module):
             module.setup("test")
         if is_overridden("configure_model", module):
             module.configure_model()
-    finally:
-        module.trainer = None
     restore_structure(module, checkpoint)
     module.on_load_checkpoint(checkpoint)
     if module.strict_loading:
@@ -87,8 +88,8 @@ def input_lines(example: Any, free: Sequence[str]) -> list[str]:
     return [described(tensor) for tensor in tensors_in(example)]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="dlopt export",
         usage="%(prog)s --config FILE --ckpt_path FILE [options] [options of dlopt test]",
         description="Write a trained module to files that run without its code, and compare them "
@@ -138,7 +139,7 @@ def run(arguments: list[str]) -> None:
         cli = run_cli(ExportCLI, ["test", *others], save_config_callback=None)
         module, checkpoint = restored_module(cli)
         state = checkpoint.get(type(cli.datamodule).__qualname__)
-        data = BatchExamples(module, cli.datamodule, key, state)
+        data = BatchExamples(module, cli.datamodule, key, state, cli.trainer)
         example = data.first()
         example = with_batch_size(example, min(batch_size(example), _SAMPLES))
         exports = export_module(

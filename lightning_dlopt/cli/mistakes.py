@@ -1,7 +1,9 @@
 """Which errors are a user's mistake, and how they read."""
 
+import argparse
 import difflib
 import re
+from typing import NoReturn
 
 #: Packages that recipes need and that only an extra, of the same name, installs.
 _EXTRAS = ("schedulefree", "pytorch_optimizer")
@@ -9,6 +11,14 @@ _EXTRAS = ("schedulefree", "pytorch_optimizer")
 
 class UsageError(Exception):
     """The command line or a configuration file says something that can't be done."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains by a UsageError, so that a mistake is one line here as everywhere."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what is wrong with the command line."""
+        raise UsageError(f"{self.prog}: {message}")
 
 
 def user_mistakes() -> tuple[type[BaseException], ...]:

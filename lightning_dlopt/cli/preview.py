@@ -1,6 +1,5 @@
 """``dlopt preview``: a technique's effect as a picture, before it is trained with."""
 
-import argparse
 import ast
 import os
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import lightning_dlopt
 from lightning_dlopt.cli.config_files import listed_callbacks
-from lightning_dlopt.cli.mistakes import UsageError
+from lightning_dlopt.cli.mistakes import Parser, UsageError
 from lightning_dlopt.cli.png import check_png, write_png
 from lightning_dlopt.core.errors import one_line
 from lightning_dlopt.schedules import PlateauLR, Schedule
@@ -97,9 +96,7 @@ def run(arguments: list[str]) -> None:
 
         run_augmentation(arguments[1:])
         return
-    parser = argparse.ArgumentParser(
-        prog="dlopt preview", description="Draw what a technique does, as a PNG."
-    )
+    parser = Parser(prog="dlopt preview", description="Draw what a technique does, as a PNG.")
     commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     schedule = commands.add_parser(
         "schedule",

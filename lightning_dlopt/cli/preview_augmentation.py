@@ -1,6 +1,5 @@
 """``dlopt preview augmentation``: training images as the training step will get them."""
 
-import argparse
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +8,7 @@ import torch
 
 from lightning_dlopt.cli.first_batch import Preview, image_rows, in_order, token_lines
 from lightning_dlopt.cli.image_page import draw_page
-from lightning_dlopt.cli.mistakes import UsageError, parse_message
+from lightning_dlopt.cli.mistakes import Parser, UsageError, parse_message
 from lightning_dlopt.cli.png import check_png
 from lightning_dlopt.cli.train import DloptCLI, run_cli
 from lightning_dlopt.core.batch_technique import BatchTechnique
@@ -83,7 +82,7 @@ def described(technique: BatchTechnique) -> str:
 
 def run(arguments: list[str]) -> None:
     """Draw training images before and after augmentation."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="dlopt preview augmentation",
         usage="%(prog)s --config FILE [--config OVERLAY ...] [options] [options of dlopt fit]",
         description="Draw the first training images of a run before and after its augmentation, "

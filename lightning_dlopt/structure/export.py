@@ -102,6 +102,8 @@ def export_module(
     names = list(targets)
     tolerance = check_number(OWNER, "tolerance", tolerance, "[0, inf)")
     for target in targets.values():
+        if target.is_dir():
+            raise ArgumentError(f"{OWNER}: {target} is a folder: give another path")
         if target.exists() and not overwrite:
             raise ArgumentError(f"{OWNER}: {target} is there already: say overwrite=True")
     check_packages(names)
@@ -167,8 +169,16 @@ def target_files(path: str | Path, formats: Sequence[str]) -> dict[str, Path]:
         raise ArgumentError(f"{OWNER}: formats must hold at least one")
     for name in formats:
         check_choice(OWNER, "formats", name, list(SUFFIXES))
-    stem = Path(path) / "model" if Path(path).is_dir() else Path(path)
-    return {name: stem.with_name(stem.name + SUFFIXES[name]) for name in formats}
+    if not isinstance(path, str | Path):
+        raise ArgumentTypeError(f"{OWNER}: path={path!r} must be a str or a Path")
+    try:
+        stem = Path(path) / "model" if Path(path).is_dir() else Path(path)
+        targets = {name: stem.with_name(stem.name + SUFFIXES[name]) for name in formats}
+        for target in targets.values():
+            target.exists()
+    except (OSError, ValueError) as error:  # too long, or no name at all
+        raise ArgumentError(f"{OWNER}: path={str(path)!r}: {one_line(error)}") from error
+    return targets
 
 
 def _trace(module: nn.Module, example: Example) -> Traced:

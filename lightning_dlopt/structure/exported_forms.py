@@ -1,5 +1,6 @@
 """The forms in which a module is written to a file for use without its code."""
 
+import logging
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -64,13 +65,17 @@ def tensors_in(values: Any) -> list[Tensor]:
 def _plain_operators() -> Iterator[None]:
     """Keep torch from compiled functions, and from kernels that no other runtime knows."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
+    silenced = logging.root.manager.disable
     with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
         # recurrent layers list their weights anew, which are parameters all the same
         warnings.filterwarnings("ignore", "The tensor attributes .* were assigned during export")
         try:
+            # each size that can't be free would be logged with its graph, though all is well
+            logging.disable(max(silenced, logging.ERROR))
             torch.backends.mha.set_fastpath_enabled(False)
             yield
         finally:
+            logging.disable(silenced)
             torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
@@ -217,6 +222,8 @@ def feed_of(example: Example, names: list[str]) -> dict[str, Any]:
 
 def brief(error: BaseException) -> str:
     """Return an error's class and the beginning of its message."""
+    if type(error).__module__.startswith("torch.onnx") and error.__cause__ is not None:
+        return brief(error.__cause__)  # what stands around it is about reports to torch
     text = one_line(str(error).strip().split("\n\n")[0])
     return f"{type(error).__name__}: {text if len(text) <= 300 else text[:297] + '...'}"
 

@@ -23,8 +23,13 @@ def _of_matrix(_: Any, matrix: Sequence[int], *__: Any, **___: Any) -> int:
     return 2 * math.prod(matrix)
 
 
-#: What torch's counter leaves out: products with vectors.
-_VECTORS = {
+def _of_batches(_: Any, left: Sequence[int], right: Sequence[int], *__: Any, **___: Any) -> int:
+    return 2 * math.prod(left) * right[-1]
+
+
+#: What torch's counter leaves out: products with vectors, and sums of products.
+_LEFT_OUT = {
+    torch.ops.aten.addbmm: _of_batches,
     torch.ops.aten.dot: _per_element,
     torch.ops.aten.vdot: _per_element,
     torch.ops.aten.mv: _per_element,
@@ -38,8 +43,9 @@ def count_multiply_adds(module: nn.Module, example: Example) -> int:
     Counted are the products of matrices and vectors that are computed, by torch's own
     ``FlopCounterMode``: fully connected, convolutional, recurrent and attention layers, whatever
     functions they are called by. Not counted are additions of biases, norms, activations, poolings
-    and other work on single values, nor ``Bilinear``. Layers that are shared count as often as they
-    are called. Weights that a mask holds at zero are multiplied all the same, and count.
+    and other work on single values, nor ``Bilinear``, ``cdist`` and layers with 8-bit weights.
+    Layers that are shared count as often as they are called. Weights that a mask holds at zero are
+    multiplied all the same, and count, as do the zeros of sparse tensors.
 
     Torch counts nothing where one kernel does a whole layer's work, as for recurrent layers and
     encoder layers; such kernels are avoided while it counts, and compiled modules run as written.
@@ -56,7 +62,7 @@ def count_multiply_adds(module: nn.Module, example: Example) -> int:
         >>> count_multiply_adds(nn.Conv2d(3, 8, 3), torch.zeros(2, 3, 10, 10))  # 2·8·8·8·27
         27648
     """
-    counter = FlopCounterMode(display=False, custom_mapping=_VECTORS)
+    counter = FlopCounterMode(display=False, custom_mapping=_LEFT_OUT)
     with evaluating(module, _OWNER), _separate_products(), counter:
         call(module, example, _OWNER)
     return counter.get_total_flops() // 2

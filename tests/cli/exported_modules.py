@@ -8,7 +8,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lightning_dlopt import ImageClassifier
+from lightning_dlopt import Digits, ImageClassifier
 
 
 class OwnExample(BoringModel):
@@ -31,6 +31,13 @@ class Spectrum(ImageClassifier):
     def forward(self, inputs: Tensor) -> Tensor:
         values = torch.linalg.eigvalsh(inputs.squeeze(1))
         return super().forward(inputs) + values.mean()
+
+
+class Branching(ImageClassifier):
+    """Asks a tensor's value what to do."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs if inputs.sum() > 0 else -inputs)
 
 
 class Unusable(ImageClassifier):
@@ -82,3 +89,23 @@ class Batches(LightningDataModule):
 
     def _loader(self, batch: Any) -> Any:
         return DataLoader([batch], batch_size=None)
+
+
+class AsksTrainer(ImageClassifier):
+    """Its hook looks at the Trainer; its ``forward`` could log only in a loop, or without one."""
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return [-batch[0], batch[1]] if self.trainer.training else batch
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        assert self._trainer is None or self._trainer.state.stage is not None
+        return super().forward(inputs)
+
+
+class AskingDigits(Digits):
+    """Divides its batches among the Trainer's processes, as many users' DataModules do."""
+
+    def setup(self, stage: str | None = None) -> None:
+        assert self.trainer is not None
+        self.batch_size = 32 // self.trainer.world_size
+        super().setup(stage)  # type: ignore[arg-type]

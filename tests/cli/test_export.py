@@ -37,6 +37,8 @@ def trained(dlopt: Run, recipes: Path, tmp_path: Path) -> list[object]:
 def line_of(printed: str) -> str:
     (line,) = [line for line in printed.splitlines() if line.startswith("dlopt: error:")]
     assert "Traceback" not in printed
+    assert "usage:" not in printed
+    assert "torch/fx" not in printed  # torch's own log of what it couldn't follow
     return line
 
 
@@ -206,6 +208,8 @@ def test_files_are_replaced_only_on_demand(
         (["--model=tests.cli.exported_modules.Spectrum"], ["aten._linalg_eigh", "formats"]),
         (["--model=tests.cli.exported_modules.Unusable"], ["Unusable", '"forward"']),
         (["--outptu", "x"], ["outptu"]),
+        (["--tolerance", "small"], ["dlopt export: argument --tolerance", "'small'"]),
+        (["--model=tests.cli.exported_modules.Branching"], ["can't follow Branching"]),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -219,6 +223,34 @@ def test_mistakes(
     line = line_of(printed)
     assert all(part in line for part in named), line
     assert set(tmp_path.rglob("*")) == before
+
+
+def test_hooks_that_look_at_the_trainer(trained: list[object], dlopt: Run, tmp_path: Path) -> None:
+    own = "tests.cli.exported_modules"
+    options = [f"--model={own}.AsksTrainer", f"--data={own}.AskingDigits", "--format=int8"]
+    code, printed = dlopt(*trained, *options, "--output", "asking")
+    assert code == 0, printed
+    assert (tmp_path / "asking.int8.onnx").exists()
+
+
+def test_runs_of_another_machine(trained: list[object], dlopt: Run, tmp_path: Path) -> None:
+    elsewhere = ["gpu", "8", "4", "ddp"]
+    keys = ["accelerator", "devices", "num_nodes", "strategy"]
+    options = [f"--trainer.{key}={value}" for key, value in zip(keys, elsewhere, strict=True)]
+    code, printed = dlopt(*trained, *options, "--format=torch_export")
+    assert code == 0, printed
+    assert (tmp_path / "model.pt2").exists()
+
+
+def test_a_checkpoint_whose_weights_are_none(
+    trained: list[object], dlopt: Run, tmp_path: Path
+) -> None:
+    (checkpoint,) = tmp_path.rglob("last.ckpt")
+    content = torch.load(checkpoint, weights_only=True)
+    content["state_dict"] = dict.fromkeys(content["state_dict"], "text")
+    torch.save(content, tmp_path / "text.ckpt")
+    code, printed = dlopt(*trained, "--ckpt_path", tmp_path / "text.ckpt")
+    assert (code, "network.1.weight is ()" in line_of(printed)) == (2, True), printed
 
 
 def test_what_must_be_given(dlopt: Run, recipes: Path, tmp_path: Path) -> None:

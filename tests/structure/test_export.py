@@ -182,6 +182,13 @@ class Drops(nn.Module):
         return nn.functional.dropout(x, training=True)
 
 
+class Counts(nn.Module):
+    """Returns what no ONNX file can."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, int]:
+        return x, 3
+
+
 class Nothing(nn.Module):
     pass
 
@@ -192,6 +199,7 @@ class Nothing(nn.Module):
         (Eigenvalues(), torch.eye(4).repeat(2, 1, 1), r"torch's aten\._linalg_eigh, which the mod"),
         (Branches(), torch.ones(2, 4), "torch.export can't follow Branches"),
         (Drops(), torch.ones(2, 40), "differs from Drops by .* more than tolerance=0.0001"),
+        (Counts(), torch.ones(2, 4), r"ONNX can't be written: AttributeError: 'int' object .*"),
         (Nothing(), torch.ones(2, 4), "Nothing can't be called .*forward"),
         (nn.Linear(4, 4), torch.ones(2, 3), "Linear can't be called"),
         (nn.Linear(4, 4).bfloat16(), torch.ones(2, 4).bfloat16(), "can't load .* Gemm"),
@@ -229,13 +237,15 @@ def test_what_onnx_cannot_hold_can_be_written_by_torch(tmp_path: Path) -> None:
         ({"tolerance": -1}, ArgumentError, r"tolerance=-1 is not in \[0, inf\)"),
         ({"formats": ["int8"]}, ArgumentError, "at least one batch of calibration"),
         ({"example": [1]}, ArgumentTypeError, "example, a list"),
+        ({"path": 3}, ArgumentTypeError, "path=3 must be a str or a Path"),
+        ({"path": "x" * 300}, ArgumentError, "path='xxx.* name too long"),
     ],
 )
 def test_bad_arguments(
     arguments: dict[str, Any], error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     given = {"module": nn.Linear(4, 4), "example": torch.ones(1, 4), "path": tmp_path / "net"}
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=f"(?i){message}"):
         export_module(**{**given, **arguments})
     assert not list(tmp_path.iterdir())
 
@@ -252,6 +262,13 @@ def test_files_are_replaced_only_on_demand(tmp_path: Path) -> None:
     export_module(layer, example, tmp_path / "net", overwrite=True)
     assert run_onnx(tmp_path / "net.onnx", example)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_folder_in_the_place_of_a_file_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").mkdir()
+    with pytest.raises(ArgumentError, match=r"net.onnx is a folder"):
+        export_module(nn.Linear(4, 4), torch.ones(1, 4), tmp_path / "net", overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:

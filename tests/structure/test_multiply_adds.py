@@ -105,10 +105,12 @@ def test_functions_count_as_layers_do() -> None:
     class Functions(nn.Module):
         def forward(self, a: Tensor, b: Tensor) -> Tensor:
             attention = nn.functional.scaled_dot_product_attention(a[None], a[None], a[None])
-            return a @ b + torch.dot(b, b) + torch.einsum("ij,ij->", a, a) + attention.sum()
+            products = torch.addbmm(a, a[None, :, :3], a[None])
+            found = a @ b + torch.dot(b, b) + torch.einsum("ij,ij->", a, a)
+            return found + attention.sum() + products.sum()
 
     matrix, vector = torch.randn(3, 4), torch.randn(4)
-    expected = 3 * 4 + 4 + 3 * 4 + 2 * 3 * 3 * 4
+    expected = 3 * 4 + 4 + 3 * 4 + 2 * 3 * 3 * 4 + 3 * 3 * 4
     assert count_multiply_adds(Functions(), (matrix, vector)) == expected
 
 
