@@ -54,7 +54,8 @@ class ChannelPruning(Surgery):
 
     What the network is called with is found by an extra pass of ``training_step`` on the batch at
     hand, from which nothing stays. Of a network whose training step calls several parts itself,
-    what goes from one to the other keeps its channels. All ranks do what the first one decides.
+    what goes from one to the other keeps its channels, and a part that it calls several times with
+    inputs of the same shapes counts once. All ranks do what the first one decides.
 
     Args:
         speed_up: how many times fewer there are in the end, at least 1; it is met within 5 %.
