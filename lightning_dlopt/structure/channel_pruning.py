@@ -54,7 +54,9 @@ class ChannelPruning(Surgery):
 
     What the network is called with is found by an extra pass of ``training_step`` on the batch at
     hand, from which nothing stays. Of a network whose training step calls several parts itself,
-    what goes from one to the other keeps its channels. All ranks do what the first one decides.
+    what goes from one to the other keeps its channels, and a part that it calls several times with
+    inputs of the same shapes counts once. All ranks do what the first one decides. A copy of the
+    network that the module averages by itself isn't cut with it, and fails then: use EMA.
 
     Args:
         speed_up: how many times fewer there are in the end, at least 1; it is met within 5 %.
@@ -83,8 +85,7 @@ class ChannelPruning(Surgery):
     keeps the arguments and the plan, which is the widths before and now and how many steps are
     done. :func:`load_from_checkpoint` rebuilds the model.
 
-    The loggers get ``multiply_adds_left`` and ``parameters_left``, shares of those at first, once
-    at each of its steps.
+    The loggers get the shares ``multiply_adds_left`` and ``parameters_left`` at each of its steps.
 
     Example:
         >>> ChannelPruning(speed_up=3.0, at="50%", steps=2)

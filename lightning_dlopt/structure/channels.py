@@ -154,7 +154,8 @@ def prune_channels(
     is that of P. Molchanov, A. Mallya, S. Tyree, I. Frosio, J. Kautz, Importance Estimation for
     Neural Network Pruning (2019, arXiv:1906.10771). How much each layer loses is our own search;
     recurrent layers are followed, too; and a group of channels is only touched if the module
-    without them does what it does with them at zero, which is tried on a copy.
+    without them does what it does with them at zero, which is tried on a copy. Only layer, group
+    and RMS norms differ from that: they take their statistics over the channels that are left.
 
     Args:
         module: the module that is changed.
@@ -252,12 +253,12 @@ def _search(
 
     search.to_least()
     largest, _ = reached()
+    reasons = listing([f"{name or 'the module'} ({why})" for name, why in stayed.items()])
+    others = f"; these stay as they are: {reasons}" if reasons else ""
     if largest < speed_up * (1 - TOLERANCE):
-        reasons = listing([f"{name or 'the module'} ({why})" for name, why in stayed.items()])
         raise ArgumentError(
             f"{_OWNER}: speed_up={speed_up:g} can't be reached without removing whole layers; the "
-            f"largest is {largest:.3g}"
-            + (f"; these stay as they are: {reasons}" if reasons else "")
+            f"largest is {largest:.3g}{others}"
         )
     found: list[tuple[float, Shrinkage, list[tuple[Group, torch.Tensor]]]] = []
     low, aim, high = 0.0, search.full / speed_up, math.inf
@@ -277,7 +278,7 @@ def _search(
         raise ArgumentError(
             f"{_OWNER}: speed_up={speed_up:g} can't be met within 5 % by layers whose widths are "
             f"multiples of align; it gives {nearest}: set speed_up to one of these, or a smaller "
-            "align"
+            f"align{others}"
         )
     if not trial.is_sound(masks):  # it was for the channels that were tried first
         gone = {group.name: mask for group, mask in masks}

@@ -420,3 +420,10 @@ def test_a_pruned_module_is_loaded_without_torch_pruning(tmp_path: Path) -> None
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0.0"
+
+
+def test_a_target_that_is_missed_says_which_layers_stay_as_they_are() -> None:
+    net = convolutions()
+    net[0].requires_grad_(False)
+    with pytest.raises(ArgumentError, match=r"can't be met.*as they are: .*0\.weight is frozen"):
+        prune_channels(net, IMAGES, speed_up=1.3, align=32)
