@@ -54,9 +54,9 @@ class ChannelPruning(Surgery):
 
     What the network is called with is found by an extra pass of ``training_step`` on the batch at
     hand, from which nothing stays. Of a network whose training step calls several parts itself,
-    what goes from one to the other keeps its channels, and a part that it calls several times with
-    inputs of the same shapes counts once. All ranks do what the first one decides. A copy of the
-    network that the module averages by itself isn't cut with it, and fails then: use EMA.
+    what goes from one to the other keeps its channels, and a part counts as often as it is called
+    with inputs of the same shapes, up to 16 times. All ranks do what the first one decides. A copy
+    of the network that the module averages by itself isn't cut with it, and fails then: use EMA.
 
     Args:
         speed_up: how many times fewer there are in the end, at least 1; it is met within 5 %.

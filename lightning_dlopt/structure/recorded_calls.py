@@ -21,6 +21,9 @@ from lightning_dlopt.core.extra_pass import extra_pass
 from lightning_dlopt.core.module_state import ModuleState
 from lightning_dlopt.core.patching import Patches, unpatched
 
+#: So many calls of one part with inputs of the same shapes are recorded.
+_MOST = 16
+
 
 @dataclass(frozen=True)
 class Call:
@@ -38,12 +41,12 @@ def record_calls(
 
     That is the module itself where the step calls ``self(x)``, and otherwise those of its parts
     that it calls: not the parts within these. A part that is called with inputs of the same
-    shapes again comes once; metrics don't come.
+    shapes again and again comes no more than 16 times; metrics don't come.
     """
-    calls: dict[str, Call] = {}
+    calls: dict[str, list[Call]] = {}
     with extra_step(trainer, pl_module) as step, _recording(pl_module, calls):
         step(batch, batch_idx)
-    return list(calls.values())
+    return [call for alike in calls.values() for call in alike]
 
 
 def run_calls(
@@ -108,7 +111,7 @@ def eager() -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def _recording(module: nn.Module, calls: dict[str, Call]) -> Iterator[None]:
+def _recording(module: nn.Module, calls: dict[str, list[Call]]) -> Iterator[None]:
     depth = 0
 
     def enter(name: str) -> Callable[..., None]:
@@ -117,7 +120,9 @@ def _recording(module: nn.Module, calls: dict[str, Call]) -> Iterator[None]:
             depth += 1
             if depth == 1:
                 copies = apply_to_collection((args, kwargs), Tensor, _copy, allow_frozen=True)
-                calls.setdefault(f"{name}: {_shapes(copies)}", Call(name, *copies))
+                alike = calls.setdefault(f"{name}: {_shapes(copies)}", [])
+                if len(alike) < _MOST:
+                    alike.append(Call(name, *copies))
 
         return hook
 

@@ -180,7 +180,13 @@ def restore_structure(module: nn.Module, checkpoint: Mapping[str, Any]) -> None:
                 f"the checkpoint's model was changed by {entry['key']}, which isn't known here: "
                 f"import the module that defines {entry['technique']}"
             )
-        known[entry["technique"]].redo(module, entry["plan"])
+        try:
+            known[entry["technique"]].redo(module, entry["plan"])
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise CheckpointError(
+                f"the checkpoint's plan of {entry['key']} can't be followed; it is damaged, or of "
+                f"another version of this package ({type(error).__name__}: {error})"
+            ) from error
         _note(module, entry)
 
 

@@ -4,11 +4,16 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers.logger import DummyLogger
+from torch import Tensor, nn
+from torch.nn import functional
 from torchvision import models
 
 from lightning_dlopt.core import ArgumentError
+from lightning_dlopt.data import TensorLoader
 from lightning_dlopt.structure import ChannelPruning, ConvNet, prune_channels
+from tests.quiet import QUIET
 
 
 def widths(module: nn.Module) -> list[int]:
@@ -54,3 +59,41 @@ def test_a_scope_that_there_is_not() -> None:
         prune_channels(nn.Linear(2, 2), torch.zeros(1, 2), scope="all")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match=r"ChannelPruning: scope='all'"):
         ChannelPruning(scope="all")  # type: ignore[arg-type]
+
+
+class Twice(LightningModule):
+    """Calls one part twice and another one, of the same cost, once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (
+            nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 4)) for _ in range(2)
+        )
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y = batch[0], batch[1]
+        logits = self.first(x) + self.first(-x) + self.second(x)
+        return functional.cross_entropy(logits, y)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_a_part_counts_as_often_as_it_is_called() -> None:
+    module, logger = Twice(), Logged()
+    data = TensorLoader(torch.randn(24, 16), torch.randint(4, (24,)), batch_size=8)
+    pruning = ChannelPruning(speed_up=1.5, keep=["second.*"])
+    trainer = Trainer(callbacks=[pruning], max_epochs=1, **{**QUIET, "logger": logger})
+    trainer.fit(module, data)
+    # two thirds of three times 64 units are twice 32 and once 64
+    assert module.first[0].out_features == 32
+    assert logger.seen["multiply_adds_left"] == pytest.approx(2 / 3)
+
+
+class Logged(DummyLogger):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[str, float] = {}
+
+    def log_metrics(self, metrics: Any, step: Any = None, *_: Any) -> None:
+        self.seen.update(metrics)

@@ -245,6 +245,16 @@ def test_a_technique_that_is_not_known_here_is_named(tmp_path: Path) -> None:
         structure.load_from_checkpoint(Plain, tmp_path / "other.ckpt")
 
 
+@pytest.mark.parametrize("plan", [{"layers": ["net.0"]}, {}, "net.0", None])
+def test_a_damaged_plan_is_told(plan: Any, tmp_path: Path) -> None:
+    fitted(Plain(), excite()).save_checkpoint(tmp_path / "saved.ckpt")
+    checkpoint = torch.load(tmp_path / "saved.ckpt", weights_only=True)
+    checkpoint[PLAN_KEY][0]["plan"] = plan
+    torch.save(checkpoint, tmp_path / "damaged.ckpt")
+    with pytest.raises(CheckpointError, match=r"plan of SqueezeExcite.*can't be followed"):
+        structure.load_from_checkpoint(Plain, tmp_path / "damaged.ckpt")
+
+
 def test_an_optimizer_that_was_made_before_is_refused() -> None:
     with pytest.raises(TechniqueError, match=r"SqueezeExcite.*MadeItsOptimizer"):
         fitted(MadeItsOptimizer(), excite())
