@@ -16,9 +16,14 @@ from lightning_dlopt.cli.mistakes import Parser, UsageError
 from lightning_dlopt.cli.train import DloptCLI, run_cli
 from lightning_dlopt.core.batch import Key
 from lightning_dlopt.core.global_generators import kept_generators
-from lightning_dlopt.structure.example import batch_size, has_length, length_of, with_batch_size
-from lightning_dlopt.structure.export import export_module, target_files
-from lightning_dlopt.structure.exported_forms import tensors_in
+from lightning_dlopt.structure.export.export_module import export_module, target_files
+from lightning_dlopt.structure.export.forms import tensors_in
+from lightning_dlopt.structure.summaries.example import (
+    batch_size,
+    has_length,
+    length_of,
+    with_batch_size,
+)
 from lightning_dlopt.structure.surgery import restore_structure
 
 #: How many samples of a batch the module is exported with.

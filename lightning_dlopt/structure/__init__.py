@@ -1,9 +1,8 @@
 """Network structures, and techniques that change a model's."""
 
-from lightning_dlopt.structure.attention_net import AttentionNet
 from lightning_dlopt.structure.blur_pool import BlurPool, blur_pool
-from lightning_dlopt.structure.channel_pruning import ChannelPruning
-from lightning_dlopt.structure.channels import (
+from lightning_dlopt.structure.channels.channel_pruning import ChannelPruning
+from lightning_dlopt.structure.channels.choose import (
     Shrinkage,
     choose_channels,
     prune_channels,
@@ -11,23 +10,29 @@ from lightning_dlopt.structure.channels import (
 )
 from lightning_dlopt.structure.channels_last import ChannelsLast, to_channels_last
 from lightning_dlopt.structure.compile import Compile, compile_parts
-from lightning_dlopt.structure.conv_net import ConvNet
-from lightning_dlopt.structure.export import export_module
-from lightning_dlopt.structure.exported import Exported, Exports
+from lightning_dlopt.structure.export.export_module import export_module
+from lightning_dlopt.structure.export.exported import Exported, Exports
 from lightning_dlopt.structure.ghost_batch_norm import GhostBatchNorm, ghost_batch_norm
 from lightning_dlopt.structure.load import load_from_checkpoint
 from lightning_dlopt.structure.low_rank import LowRank, factorize, low_rank
-from lightning_dlopt.structure.magnitude import cubic_sparsity, prune_by_magnitude_
-from lightning_dlopt.structure.magnitude_pruning import MagnitudePruning
+from lightning_dlopt.structure.magnitude.magnitude import cubic_sparsity, prune_by_magnitude_
+from lightning_dlopt.structure.magnitude.magnitude_pruning import MagnitudePruning
 from lightning_dlopt.structure.mixin import StructureMixin
-from lightning_dlopt.structure.mlp import MLP
-from lightning_dlopt.structure.multiply_adds import count_multiply_adds
-from lightning_dlopt.structure.recurrent_net import RecurrentNet
-from lightning_dlopt.structure.res_net9 import ResNet9
-from lightning_dlopt.structure.share_layers import ShareLayers, share_layers
+from lightning_dlopt.structure.networks.attention_net import AttentionNet
+from lightning_dlopt.structure.networks.conv_net import ConvNet
+from lightning_dlopt.structure.networks.mlp import MLP
+from lightning_dlopt.structure.networks.recurrent_net import RecurrentNet
+from lightning_dlopt.structure.networks.res_net9 import ResNet9
+from lightning_dlopt.structure.sharing.share_layers import ShareLayers, share_layers
+from lightning_dlopt.structure.sharing.tie_parameters import TieParameters, tie_parameters
 from lightning_dlopt.structure.squeeze_excite import SqueezeExcite, squeeze_excite
-from lightning_dlopt.structure.summarize import Summaries, Summary, summarize, summarize_all
-from lightning_dlopt.structure.tie_parameters import TieParameters, tie_parameters
+from lightning_dlopt.structure.summaries.multiply_adds import count_multiply_adds
+from lightning_dlopt.structure.summaries.summarize import (
+    Summaries,
+    Summary,
+    summarize,
+    summarize_all,
+)
 from lightning_dlopt.structure.weight_standardization import (
     WeightStandardization,
     standardize_weights,

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from lightning_dlopt import structure as s
-from lightning_dlopt.structure.channel_plan import plan_between, reshape_to, structure_of
+from lightning_dlopt.structure.channels.widths import plan_between, reshape_to, structure_of
 from tests.contract.row import Row
 from tests.contract.run import Outcome
 from tests.contract.table_squeeze_excite import STRUCTURE_MIXIN

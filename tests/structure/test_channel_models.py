@@ -12,9 +12,9 @@ from torchvision import models  # type: ignore[import-untyped]
 from torchvision.models.convnext import CNBlockConfig  # type: ignore[import-untyped]
 
 from lightning_dlopt.structure import AttentionNet, ConvNet
-from lightning_dlopt.structure.channel_plan import named_tensors, reshape_to
-from lightning_dlopt.structure.channels import Shrinkage, choose_channels, shrink_
-from lightning_dlopt.structure.multiply_adds import count_multiply_adds
+from lightning_dlopt.structure.channels.choose import Shrinkage, choose_channels, shrink_
+from lightning_dlopt.structure.channels.widths import named_tensors, reshape_to
+from lightning_dlopt.structure.summaries.multiply_adds import count_multiply_adds
 
 
 class Mixed(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lightning_dlopt.core.errors import CheckpointError
-from lightning_dlopt.structure.channel_plan import (
+from lightning_dlopt.structure.channels.widths import (
     merge,
     named_tensors,
     plan_between,

@@ -69,9 +69,9 @@ def test_what_cannot_be_reached_is_said_before_the_first_step() -> None:
 def test_a_removal_that_turns_out_impossible_later_is_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from lightning_dlopt.structure import channel_surgery
+    from lightning_dlopt.structure.channels import in_training
 
-    choose, calls = channel_surgery.choose_channels, []
+    choose, calls = in_training.choose_channels, []
 
     def sometimes(*args: Any, **options: Any) -> Any:
         calls.append(options["speed_up"])
@@ -79,7 +79,7 @@ def test_a_removal_that_turns_out_impossible_later_is_left_out(
             raise ArgumentError("it can't be reached any more")
         return choose(*args, **options)
 
-    monkeypatch.setattr(channel_surgery, "choose_channels", sometimes)
+    monkeypatch.setattr(in_training, "choose_channels", sometimes)
     technique, seen = prune(speed_up=4.0, steps=2, every="1ep"), Widths()
     outcome = train(WIDE, [technique], callbacks=[seen])
     assert len(calls) == 4  # the first step's and the last's beforehand, then these

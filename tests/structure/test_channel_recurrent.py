@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from lightning_dlopt.core.errors import ArgumentError
 from lightning_dlopt.structure import RecurrentNet
-from lightning_dlopt.structure.channel_plan import reshape_to
-from lightning_dlopt.structure.channels import choose_channels, prune_channels, shrink_
+from lightning_dlopt.structure.channels.choose import choose_channels, prune_channels, shrink_
+from lightning_dlopt.structure.channels.widths import reshape_to
 
 VALUES = torch.randn(3, 6, 10, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 STRONG = [0, 3, 4, 5, 9, 10, 11, 15]

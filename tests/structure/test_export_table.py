@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_dlopt import AttentionNet, ConvNet, RecurrentNet, export_module
 from lightning_dlopt.core import ArgumentError
-from lightning_dlopt.structure.compare_exports import largest_difference
+from lightning_dlopt.structure.export.compare import largest_difference
 
 
 def drawn(*shape: int, seed: int = 1) -> Tensor:

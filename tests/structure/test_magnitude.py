@@ -7,7 +7,7 @@ from torch.nn.utils import prune
 
 from lightning_dlopt.core import ArgumentError
 from lightning_dlopt.structure import cubic_sparsity, prune_by_magnitude_
-from lightning_dlopt.structure.magnitude import pack_mask, unpack_mask
+from lightning_dlopt.structure.magnitude.magnitude import pack_mask, unpack_mask
 
 
 def network() -> nn.Sequential:

@@ -12,8 +12,8 @@ from torch.nn.utils import parametrizations, parametrize, prune
 
 from lightning_dlopt import ConvNet, summarize, summarize_all
 from lightning_dlopt.core import ArgumentError, ArgumentTypeError
-from lightning_dlopt.structure.example import with_batch_size
-from lightning_dlopt.structure.latency import measure_latency
+from lightning_dlopt.structure.summaries.example import with_batch_size
+from lightning_dlopt.structure.summaries.latency import measure_latency
 
 EXAMPLE = torch.ones(4, 8)
 

@@ -8,7 +8,11 @@ from torch.nn import functional
 
 from lightning_dlopt.core.checks import check_choice, check_integer, check_number
 from lightning_dlopt.core.errors import ArgumentError
-from lightning_dlopt.structure.embedding import PatchEmbedding, build_embedding, masked_mean
+from lightning_dlopt.structure.networks.embedding import (
+    PatchEmbedding,
+    build_embedding,
+    masked_mean,
+)
 
 
 class AttentionNet(nn.Module):

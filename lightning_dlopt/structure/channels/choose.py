@@ -12,16 +12,16 @@ from lightning_dlopt.core.checks import check_choice, check_integer, check_numbe
 from lightning_dlopt.core.errors import ArgumentError, TechniqueError
 from lightning_dlopt.core.global_generators import kept_generators
 from lightning_dlopt.core.named_modules import listing
-from lightning_dlopt.structure.channel_check import Trial
-from lightning_dlopt.structure.channel_cost import Cost, multiply_add_factors, parameter_factors
-from lightning_dlopt.structure.channel_cut import Kept, apply_cut, cut_of
-from lightning_dlopt.structure.channel_graph import Group, Run, find_groups
-from lightning_dlopt.structure.channel_kept import left_out
-from lightning_dlopt.structure.channel_measure import Speed
-from lightning_dlopt.structure.channel_plan import Plan, plan_between, structure_of
-from lightning_dlopt.structure.channel_search import TOLERANCE, Ladder, Search, importances, ladder
-from lightning_dlopt.structure.example import Example, call
-from lightning_dlopt.structure.module_copy import copy_of
+from lightning_dlopt.structure.channels.check import Trial
+from lightning_dlopt.structure.channels.cost import Cost, multiply_add_factors, parameter_factors
+from lightning_dlopt.structure.channels.cut import Kept, apply_cut, cut_of
+from lightning_dlopt.structure.channels.graph import Group, Run, find_groups
+from lightning_dlopt.structure.channels.kept import left_out
+from lightning_dlopt.structure.channels.measure import Speed
+from lightning_dlopt.structure.channels.module_copy import copy_of
+from lightning_dlopt.structure.channels.search import TOLERANCE, Ladder, Search, importances, ladder
+from lightning_dlopt.structure.channels.widths import Plan, plan_between, structure_of
+from lightning_dlopt.structure.summaries.example import Example, call
 
 _OWNER = "choose_channels"
 _ROUNDS = 8

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lightning_dlopt.core.checks import check_choice, check_flag, check_integer, check_number
 from lightning_dlopt.core.errors import ArgumentError
-from lightning_dlopt.structure.embedding import build_embedding, masked_mean
+from lightning_dlopt.structure.networks.embedding import build_embedding, masked_mean
 
 _KINDS = {"lstm": nn.LSTM, "gru": nn.GRU}
 

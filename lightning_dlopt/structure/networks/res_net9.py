@@ -4,7 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_dlopt.core.checks import check_integer, check_number
-from lightning_dlopt.structure.embedding import TokenEmbedding, build_embedding, check_one_input
+from lightning_dlopt.structure.networks.embedding import (
+    TokenEmbedding,
+    build_embedding,
+    check_one_input,
+)
 
 
 class ResNet9(nn.Module):

@@ -11,21 +11,13 @@ from torch import nn
 
 from lightning_dlopt.core.checks import check_choice, check_number
 from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError, one_line
-from lightning_dlopt.structure.compare_exports import (
+from lightning_dlopt.structure.export.compare import (
     compare_outputs,
     evaluate_both,
     latencies_of,
 )
-from lightning_dlopt.structure.example import (
-    Example,
-    call,
-    evaluating,
-    length_of,
-    padded_to,
-    single_samples,
-)
-from lightning_dlopt.structure.exported import Exported, Exports
-from lightning_dlopt.structure.exported_forms import (
+from lightning_dlopt.structure.export.exported import Exported, Exports
+from lightning_dlopt.structure.export.forms import (
     OWNER,
     SUFFIXES,
     Traced,
@@ -35,8 +27,16 @@ from lightning_dlopt.structure.exported_forms import (
     trace,
     write_onnx,
 )
-from lightning_dlopt.structure.int8 import quantize_onnx
-from lightning_dlopt.structure.summarize import saved_bytes
+from lightning_dlopt.structure.export.int8 import quantize_onnx
+from lightning_dlopt.structure.summaries.example import (
+    Example,
+    call,
+    evaluating,
+    length_of,
+    padded_to,
+    single_samples,
+)
+from lightning_dlopt.structure.summaries.summarize import saved_bytes
 
 
 def export_module(

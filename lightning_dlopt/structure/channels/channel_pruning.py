@@ -14,8 +14,8 @@ from lightning_dlopt.core.coverage import Coverage
 from lightning_dlopt.core.errors import ArgumentError, TechniqueError
 from lightning_dlopt.core.run_length import RunLength
 from lightning_dlopt.core.spans import Span, parse_period, parse_span, steps_within
-from lightning_dlopt.structure.channel_plan import merge, reshape_to
-from lightning_dlopt.structure.channel_surgery import (
+from lightning_dlopt.structure.channels.choose import Shrinkage
+from lightning_dlopt.structure.channels.in_training import (
     Gradients,
     choose_together,
     costs,
@@ -23,10 +23,10 @@ from lightning_dlopt.structure.channel_surgery import (
     gradients_of,
     reversed_plan,
 )
-from lightning_dlopt.structure.channels import Shrinkage
+from lightning_dlopt.structure.channels.recorded_calls import Call, record_calls
+from lightning_dlopt.structure.channels.refusals import check_keep, check_run, check_trained
+from lightning_dlopt.structure.channels.widths import merge, reshape_to
 from lightning_dlopt.structure.plan import find_entry, plan_of
-from lightning_dlopt.structure.pruned_run import check_keep, check_run, check_trained
-from lightning_dlopt.structure.recorded_calls import Call, record_calls
 from lightning_dlopt.structure.surgery import Surgery
 
 

@@ -11,9 +11,9 @@ from lightning_dlopt.core.errors import TechniqueError
 from lightning_dlopt.core.replaced import Replaced
 from lightning_dlopt.core.strategies import wrap_again
 from lightning_dlopt.core.technique import Technique, techniques_of
-from lightning_dlopt.structure.channels import Shrinkage, choose_channels, shrink_
-from lightning_dlopt.structure.multiply_adds import count_multiply_adds
-from lightning_dlopt.structure.recorded_calls import Call, extra_step, run_calls
+from lightning_dlopt.structure.channels.choose import Shrinkage, choose_channels, shrink_
+from lightning_dlopt.structure.channels.recorded_calls import Call, extra_step, run_calls
+from lightning_dlopt.structure.summaries.multiply_adds import count_multiply_adds
 
 #: What each parameter's gradient is.
 Gradients: TypeAlias = Sequence[tuple[nn.Parameter, Tensor]]

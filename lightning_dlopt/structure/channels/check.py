@@ -9,10 +9,10 @@ from torch.nn import functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 
 from lightning_dlopt.core.global_generators import kept_generators, seed_global
-from lightning_dlopt.structure.channel_cut import Cut, apply_cut, cut_of
-from lightning_dlopt.structure.channel_graph import Group, Run, eager, tensors_in
-from lightning_dlopt.structure.channel_plan import named_tensors, put_tensors, set_attributes
-from lightning_dlopt.structure.module_copy import copy_of
+from lightning_dlopt.structure.channels.cut import Cut, apply_cut, cut_of
+from lightning_dlopt.structure.channels.graph import Group, Run, eager, tensors_in
+from lightning_dlopt.structure.channels.module_copy import copy_of
+from lightning_dlopt.structure.channels.widths import named_tensors, put_tensors, set_attributes
 from lightning_dlopt.structure.replacing import part_names
 
 #: Channels of a group, by a mask.

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from lightning_dlopt.structure.latency import Latency
-from lightning_dlopt.structure.text_table import text_table
+from lightning_dlopt.structure.summaries.latency import Latency
+from lightning_dlopt.structure.summaries.text_table import text_table
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from lightning_dlopt.structure.channel_dims import width
+from lightning_dlopt.structure.channels.dims import width
 
 
 class _Opaque(torch.autograd.Function):

@@ -14,8 +14,8 @@ from torch.nn.parameter import is_lazy
 
 from lightning_dlopt.core.errors import TechniqueError, UserError
 from lightning_dlopt.core.parameters import plain_name
-from lightning_dlopt.structure.channel_dims import coupled, is_one_width, width
-from lightning_dlopt.structure.channel_stand_in import stand_in
+from lightning_dlopt.structure.channels.dims import coupled, is_one_width, width
+from lightning_dlopt.structure.channels.stand_in import stand_in
 
 #: The layers that make channels.
 _FIRST = (_ConvNd, nn.Linear, nn.RNNBase, nn.Embedding, nn.MultiheadAttention)

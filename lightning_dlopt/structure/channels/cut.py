@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_dlopt.structure.channel_dims import narrowed, places, width
-from lightning_dlopt.structure.channel_graph import Group
-from lightning_dlopt.structure.channel_plan import named_tensors, put_tensors, set_attributes
+from lightning_dlopt.structure.channels.dims import narrowed, places, width
+from lightning_dlopt.structure.channels.graph import Group
+from lightning_dlopt.structure.channels.widths import named_tensors, put_tensors, set_attributes
 from lightning_dlopt.structure.replacing import part_names
 
 #: For each changed tensor, by its name, the dimensions that shrink and the indices kept of each.

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_dlopt.core.errors import ArgumentError
-from lightning_dlopt.structure.channel_cost import Cost
-from lightning_dlopt.structure.channel_dims import places
-from lightning_dlopt.structure.channel_graph import Group, Width
-from lightning_dlopt.structure.channel_plan import named_tensors
+from lightning_dlopt.structure.channels.cost import Cost
+from lightning_dlopt.structure.channels.dims import places
+from lightning_dlopt.structure.channels.graph import Group, Width
+from lightning_dlopt.structure.channels.widths import named_tensors
 from lightning_dlopt.structure.replacing import part_names
 
 #: How far from the wanted cost is close enough.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_dlopt.core.errors import ArgumentError
-from lightning_dlopt.structure.exported_forms import OWNER, brief, feed_of
+from lightning_dlopt.structure.export.forms import OWNER, brief, feed_of
 
 _PRODUCTS = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
 

@@ -5,8 +5,8 @@ import time
 import torch
 from torch import nn
 
-from lightning_dlopt.structure.channel_graph import Run
-from lightning_dlopt.structure.multiply_adds import count_multiply_adds
+from lightning_dlopt.structure.channels.graph import Run
+from lightning_dlopt.structure.summaries.multiply_adds import count_multiply_adds
 
 _WARM_UP, _TIMES = 3, 15
 

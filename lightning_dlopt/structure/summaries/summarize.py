@@ -12,10 +12,10 @@ from torch.nn.utils import parametrize
 
 from lightning_dlopt.core.checks import check_integer
 from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError
-from lightning_dlopt.structure.example import Example, call, evaluating, with_batch_size
-from lightning_dlopt.structure.latency import Latency, measure_latency
-from lightning_dlopt.structure.multiply_adds import count_multiply_adds
-from lightning_dlopt.structure.text_table import text_table
+from lightning_dlopt.structure.summaries.example import Example, call, evaluating, with_batch_size
+from lightning_dlopt.structure.summaries.latency import Latency, measure_latency
+from lightning_dlopt.structure.summaries.multiply_adds import count_multiply_adds
+from lightning_dlopt.structure.summaries.text_table import text_table
 
 #: The batch sizes whose latency is measured if nothing else is said.
 BATCH_SIZES = (1, 256)

@@ -19,8 +19,8 @@ from lightning_dlopt.core.run_length import RunLength
 from lightning_dlopt.core.spans import Span, parse_period, parse_span, steps_within
 from lightning_dlopt.core.strategies import strategy_kind
 from lightning_dlopt.core.technique import Technique, techniques_of
-from lightning_dlopt.structure.magnitude import SCOPES, cubic_sparsity
-from lightning_dlopt.structure.masked_weights import MaskedWeights
+from lightning_dlopt.structure.magnitude.magnitude import SCOPES, cubic_sparsity
+from lightning_dlopt.structure.magnitude.masked_weights import MaskedWeights
 
 
 class MagnitudePruning(Technique):

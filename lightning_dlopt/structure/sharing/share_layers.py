@@ -11,7 +11,7 @@ from lightning_dlopt.core.checks import check_text
 from lightning_dlopt.core.errors import ArgumentError
 from lightning_dlopt.core.named_modules import listing
 from lightning_dlopt.structure.replacing import part_names
-from lightning_dlopt.structure.tie_parameters import Sharing, tie_parameters
+from lightning_dlopt.structure.sharing.tie_parameters import Sharing, tie_parameters
 
 
 def matching_layers(module: nn.Module, pattern: str) -> dict[str, nn.Module]:

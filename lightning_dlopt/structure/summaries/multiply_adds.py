@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from lightning_dlopt.structure.example import Example, call, evaluating
+from lightning_dlopt.structure.summaries.example import Example, call, evaluating
 
 _OWNER = "count_multiply_adds"
 

@@ -11,9 +11,9 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.rnn import PackedSequence
 
 from lightning_dlopt.core.parameters import plain_name
-from lightning_dlopt.structure.channel_dims import places, width
-from lightning_dlopt.structure.channel_graph import Group, Run, Width, eager
-from lightning_dlopt.structure.channel_plan import named_tensors
+from lightning_dlopt.structure.channels.dims import places, width
+from lightning_dlopt.structure.channels.graph import Group, Run, Width, eager
+from lightning_dlopt.structure.channels.widths import named_tensors
 from lightning_dlopt.structure.replacing import part_names
 
 _NONE: Counter[Width] = Counter()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from lightning_dlopt.core.errors import ArgumentError, one_line
-from lightning_dlopt.structure.example import (
+from lightning_dlopt.structure.summaries.example import (
     Example,
     arguments_of,
     batch_size,

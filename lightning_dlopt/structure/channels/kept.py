@@ -9,9 +9,9 @@ from lightning_dlopt.core.checks import check_text
 from lightning_dlopt.core.errors import ArgumentError
 from lightning_dlopt.core.named_modules import listing
 from lightning_dlopt.core.parameters import check_patterns
-from lightning_dlopt.structure.channel_dims import obstacle, places
-from lightning_dlopt.structure.channel_graph import Group
-from lightning_dlopt.structure.channel_plan import named_tensors
+from lightning_dlopt.structure.channels.dims import obstacle, places
+from lightning_dlopt.structure.channels.graph import Group
+from lightning_dlopt.structure.channels.widths import named_tensors
 from lightning_dlopt.structure.replacing import part_names
 
 _OWNER = "choose_channels"

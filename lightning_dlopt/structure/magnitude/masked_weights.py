@@ -7,7 +7,11 @@ from torch import Tensor, nn
 
 from lightning_dlopt.core.errors import ArgumentError
 from lightning_dlopt.core.replaced import Replaced
-from lightning_dlopt.structure.magnitude import pack_mask, prune_by_magnitude_, unpack_mask
+from lightning_dlopt.structure.magnitude.magnitude import (
+    pack_mask,
+    prune_by_magnitude_,
+    unpack_mask,
+)
 
 
 class MaskedWeights:

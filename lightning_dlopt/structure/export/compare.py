@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_dlopt.core.errors import ArgumentError
-from lightning_dlopt.structure.example import (
+from lightning_dlopt.structure.export.forms import OWNER, Run, tensors_in
+from lightning_dlopt.structure.summaries.example import (
     Example,
     batch_size,
     call,
@@ -17,9 +18,8 @@ from lightning_dlopt.structure.example import (
     with_batch_size,
     with_length,
 )
-from lightning_dlopt.structure.exported_forms import OWNER, Run, tensors_in
-from lightning_dlopt.structure.latency import Latency, measure_latency
-from lightning_dlopt.structure.summarize import BATCH_SIZES
+from lightning_dlopt.structure.summaries.latency import Latency, measure_latency
+from lightning_dlopt.structure.summaries.summarize import BATCH_SIZES
 
 
 def _outputs(module: nn.Module, example: Example) -> list[Tensor]:

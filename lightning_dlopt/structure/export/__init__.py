@@ -1,0 +1,1 @@
+"""Files that run without a module's code."""

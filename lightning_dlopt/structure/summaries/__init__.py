@@ -1,0 +1,1 @@
+"""What a module needs: parameters, multiply-adds, bytes, time."""
