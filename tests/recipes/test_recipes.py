@@ -15,12 +15,6 @@ from tests.recipes.listing import OVERLAYS, ROOT
 
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 
-#: What techniques that change a network's layers are trained on, with 64 channels in each.
-CONVOLUTIONS = {
-    "class_path": "lightning_dlopt.ConvNet",
-    "init_args": {"channels": [1, 64, 64, 64], "num_classes": 10},
-}
-
 
 def dlopt(*arguments: object) -> None:
     assert main([str(argument) for argument in arguments]) == 0
@@ -49,8 +43,6 @@ def test_each_overlay_lies_over_any_configuration(
     if any(entry["class_path"].endswith("Tokens") for entry in entries):
         base["model"]["init_args"].update(text.MODEL)
         base["data"] = text.DATA
-    if overlay.parent.name == "structure":
-        base["model"]["init_args"]["network"] = CONVOLUTIONS
     config = tmp_path / "base.yaml"
     config.write_text(yaml.safe_dump(base))
     assert entries or "data" in laid_over, "it neither adds a callback nor changes the data"

@@ -231,7 +231,7 @@ def test_bad_examples_and_lazy_layers_are_told() -> None:
 
 def test_without_torch_pruning_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch_pruning", None)
-    with pytest.raises(TechniqueError, match=r'pip install "lightning_dlopt\[pruning\]"'):
+    with pytest.raises(TechniqueError, match=r"pip install 'lightning-dlopt\[pruning\]'"):
         choose(mlp())
 
 

@@ -13,8 +13,9 @@ from lightning_dlopt.core.checks import check_choice, check_integer, check_numbe
 from lightning_dlopt.core.coverage import Coverage
 from lightning_dlopt.core.errors import ArgumentError, TechniqueError
 from lightning_dlopt.core.run_length import RunLength
-from lightning_dlopt.core.spans import Span, parse_period, parse_span, steps_within
+from lightning_dlopt.core.spans import Span, parse_period, parse_span
 from lightning_dlopt.structure.channels.choose import Shrinkage
+from lightning_dlopt.structure.channels.graph import torch_pruning
 from lightning_dlopt.structure.channels.in_training import (
     Gradients,
     choose_together,
@@ -25,6 +26,8 @@ from lightning_dlopt.structure.channels.in_training import (
 )
 from lightning_dlopt.structure.channels.recorded_calls import Call, record_calls
 from lightning_dlopt.structure.channels.refusals import check_keep, check_run, check_trained
+from lightning_dlopt.structure.channels.telling import tell_of_larger_checkpoints, tell_removal
+from lightning_dlopt.structure.channels.timing import removals_by
 from lightning_dlopt.structure.channels.widths import merge, reshape_to
 from lightning_dlopt.structure.plan import find_entry, plan_of
 from lightning_dlopt.structure.surgery import Surgery
@@ -60,8 +63,8 @@ class ChannelPruning(Surgery):
 
     Args:
         speed_up: how many times fewer there are in the end, at least 1; it is met within 5 %.
-        at: span of training before the first removal; ``"100%"`` is at its end, with no training
-            after it.
+        at: span of training before the first removal; 0 is before its first step, by untrained
+            weights unless others were loaded, and ``"100%"`` at its end, with no training after it.
         steps: in how many steps it is done, at least 1; after step ``i`` the model is
             ``speed_up ** (i / steps)`` times smaller.
         every: span between two steps.
@@ -85,11 +88,13 @@ class ChannelPruning(Surgery):
     keeps the arguments and the plan, which is the widths before and now and how many steps are
     done. :func:`load_from_checkpoint` rebuilds the model.
 
-    The loggers get the shares ``multiply_adds_left`` and ``parameters_left`` at each of its steps.
+    At each of its steps a line says what was removed, and the loggers get the shares
+    ``multiply_adds_left`` and ``parameters_left``. A best checkpoint from before the last one is
+    warned of.
 
     Example:
-        >>> ChannelPruning(speed_up=3.0, at="50%", steps=2)
-        ChannelPruning(speed_up=3.0, at='50%', steps=2)
+        >>> ChannelPruning(speed_up=3.0, at="30%", steps=2)
+        ChannelPruning(speed_up=3.0, at='30%', steps=2)
     """
 
     exclusive: ClassVar[str | None] = "channel pruning"
@@ -97,7 +102,7 @@ class ChannelPruning(Surgery):
     def __init__(
         self,
         speed_up: float = 2.0,
-        at: Span = 0,
+        at: Span = "50%",
         steps: int = 1,
         every: Span = "1ep",
         by: Literal["multiply_adds", "parameters"] = "multiply_adds",
@@ -157,27 +162,19 @@ class ChannelPruning(Surgery):
         self._coverage = Coverage(pl_module)
         super().before_restore(trainer, pl_module, checkpoint)
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See that channels can be chosen, if any are to be."""
+        super().on_fit_start(trainer, pl_module)
+        if self._done(pl_module) < self.steps:
+            torch_pruning()
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the steps at which channels are removed."""
         if self.speed_up == 1:
             return
         check_trained(self, trainer, pl_module)
         run = RunLength.of(trainer, automatic=pl_module.automatic_optimization)
-        begin = steps_within(run, self._at, self, "at")
-        try:
-            spans = self._every.count(run, begin) if self.steps > 1 else None
-        except ArgumentError as error:
-            raise ArgumentError(f"{self!r}: {error}") from error
-
-        def due(step: int) -> int:
-            if step < begin:
-                return 0
-            return min(self.steps, 1 + int(spans(step))) if spans is not None else self.steps
-
-        self._due = due
-        if run.total is not None and due(run.total) < self.steps and not run.trial:
-            ends = f"the run ends after {run.total} steps"
-            raise ArgumentError(f"{self!r}: {ends}, before the last of {self.steps} removals")
+        self._due = due = removals_by(self, run, self._at, self._every, self.steps)
         self._has_end = run.total is not None and due(run.total) > due(run.total - 1)
 
     def on_train_batch_start(
@@ -197,6 +194,8 @@ class ChannelPruning(Surgery):
             self._work(trainer, pl_module, *self._last)
         if self._done(pl_module) == 0:
             self.warn_no_effect("training ended before any channel was removed")
+        elif trainer.is_global_zero:
+            tell_of_larger_checkpoints(self, trainer, self._done(pl_module))
 
     def let_go(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep nothing of the run."""
@@ -233,7 +232,7 @@ class ChannelPruning(Surgery):
         if not calls or gradients is None:  # the step leaves this batch out
             return
         if not self._is_known and done == 0:
-            for steps in {1, self.steps} - {due}:
+            for steps in {1, self.steps} - {due}:  # is it possible at all?
                 self._choose(trainer, pl_module, calls, gradients, steps)
         if due > done:
             self._remove(trainer, pl_module, calls, gradients, due)
@@ -267,7 +266,7 @@ class ChannelPruning(Surgery):
             )
         except (ArgumentError, TechniqueError) as error:
             if not self._is_known and plan["steps"] == 0:
-                raise self.refuse(str(error)) from error
+                raise self.refuse(str(error).removeprefix("choose_channels: ")) from error
             # hours of training aren't thrown away for a step that comes out otherwise
             warnings.warn(f"{self!r} leaves out a removal: {error}", stacklevel=2)
             return None
@@ -288,8 +287,7 @@ class ChannelPruning(Surgery):
             now = costs(trainer, pl_module, calls)
             left = {by: plan["left"].get(by, 1.0) * now[by] / before[by] for by in now}
             plan = {**plan, **merge(plan, shrinkage.plan), "left": left}
-            for logger in trainer.loggers:  # the module's log would repeat it until the epoch's end
-                logger.log_metrics({f"{by}_left": left[by] for by in left}, step=_step(trainer))
+            tell_removal(self, trainer, shrinkage, left, _step(trainer))
         elif shrinkage is not None and not plan["parts"]:
             self.warn_no_effect("no layer has channels that could be removed")
         self.record(pl_module, plan)

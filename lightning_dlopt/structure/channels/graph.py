@@ -70,7 +70,7 @@ def find_groups(copy: nn.Module, run: Run) -> list[Group]:
     Raises:
         TechniqueError: if Torch-Pruning isn't installed, or the module can't be traced.
     """
-    pruning = _torch_pruning()
+    pruning = torch_pruning()
     if any(map(is_lazy, copy.parameters())):
         raise TechniqueError(
             f"{type(copy).__name__} has lazy layers without shapes: run a batch through it first"
@@ -118,14 +118,15 @@ def find_groups(copy: nn.Module, run: Run) -> list[Group]:
     return [_group(graph, items, splits, names, parameters) for items in found]
 
 
-def _torch_pruning() -> Any:
+def torch_pruning() -> Any:
+    """Return Torch-Pruning, or raise a TechniqueError that says how to get it."""
     try:
-        import torch_pruning  # type: ignore[import-not-found, import-untyped, unused-ignore]
+        import torch_pruning as package  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError as error:
         raise TechniqueError(
-            'removing channels needs Torch-Pruning: pip install "lightning_dlopt[pruning]"'
+            "removing channels needs Torch-Pruning: pip install 'lightning-dlopt[pruning]'"
         ) from error
-    return torch_pruning
+    return package
 
 
 def _group(
