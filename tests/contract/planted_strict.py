@@ -5,7 +5,9 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
+from lightning_dlopt.core import Technique
 from tests.contract.planted import FAULTS, PLANTED, DoesNothing, Toy, toy_row, with_gradients
+from tests.contract.planted_surgery import SURGERY_FAULTS, SURGERY_PLANTED
 
 
 def does_nothing(*args: Any) -> None:
@@ -99,8 +101,9 @@ class WritesToTheBatch(Toy):
 
 
 #: Each bad technique with the clauses that must catch it, those of ``planted`` among them.
-ALL_FAULTS: dict[type[Toy], set[str]] = {
+ALL_FAULTS: dict[type[Technique], set[str]] = {
     **FAULTS,
+    **SURGERY_FAULTS,
     HasAnEffectThatCannotFail: {"effect_can_fail"},
     EscapesTheRecorder: {"unmodified_modules"},
     LeavesAHook: {"parts_untouched"},
@@ -116,7 +119,12 @@ ALL_FAULTS: dict[type[Toy], set[str]] = {
 
 ALL_PLANTED = {
     **PLANTED,
-    **{cls.__name__: toy_row(cls) for cls in ALL_FAULTS if cls not in FAULTS},
+    **SURGERY_PLANTED,
+    **{
+        cls.__name__: toy_row(cls)
+        for cls in ALL_FAULTS
+        if issubclass(cls, Toy) and cls not in FAULTS
+    },
     "HasAnEffectThatCannotFail": toy_row(HasAnEffectThatCannotFail, effect=does_nothing),
     "MovesGeneratorsThoughNeutral": toy_row(
         MovesGeneratorsThoughNeutral, differs={"own_randomness": "it draws from torch's generator"}
