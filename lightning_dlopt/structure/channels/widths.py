@@ -167,7 +167,8 @@ def _check_fit(parts: dict[str, nn.Module], tensors: dict[str, Tensor], plan: Pl
         if not _could_be(shape, before, now):
             raise CheckpointError(
                 f"{name!r} has shape {shape} in the module; in the checkpoint's model it was "
-                f"{before} before channels were removed, and is {now}"
+                f"{before} before channels were removed, and is {now}: build the module with the "
+                "arguments that it was trained with"
             )
 
 
