@@ -155,6 +155,7 @@ def test_texts_are_padded_where_their_length_is_fixed(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_masks_of_attention_stay_infinite(tmp_path: Path) -> None:
+    torch.manual_seed(1)
     found = export_module(
         AttentionNet(20, 3, width=8, heads=2),
         TOKENS,
