@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import lightning_dlopt
 from lightning_dlopt import AttentionNet, ConvNet, RecurrentNet, export_module
 from lightning_dlopt.core import ArgumentError
 from lightning_dlopt.structure.export.compare import largest_difference
@@ -167,3 +168,13 @@ def test_masks_of_attention_stay_infinite(tmp_path: Path) -> None:
     )
     assert found[1].free_sizes == ("batch", "length")
     assert found[1].difference < 0.1
+
+
+def test_files_hold_nothing_of_the_machine(tmp_path: Path) -> None:
+    images = torch.randn(3, 1, 8, 8)
+    arguments: dict[str, Any] = {"formats": ["onnx", "int8"], "calibration": [images]}
+    network = ConvNet([1, 8, 16])
+    for one in export_module(network, images, tmp_path / "net", **arguments)[1:]:
+        content = Path(str(one.path)).read_bytes()
+        assert str(Path(lightning_dlopt.__file__).parent).encode() not in content
+        assert b"stack_trace" not in content

@@ -167,6 +167,22 @@ def write_onnx(traced: Traced, path: Path) -> None:
                 "compute it by other operators, or leave 'onnx' and 'int8' out of the formats"
             ) from error
         raise ArgumentError(f"{OWNER}: ONNX can't be written: {brief(error)}") from error
+    _drop_traces(path)
+
+
+def _drop_traces(path: Path) -> None:
+    """Take out of a file where in the source each operator comes from.
+
+    That is paths of the machine at hand, and a large part of a small network's file.
+    """
+    import onnx  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+    model = onnx.load(path, load_external_data=False)
+    graph = model.graph
+    for each in (*graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
+        del each.metadata_props[:]
+    del graph.metadata_props[:]
+    onnx.save(model, path)
 
 
 def load_torch(path: Path) -> Run:
