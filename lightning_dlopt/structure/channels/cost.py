@@ -12,8 +12,9 @@ from torch.nn.utils.rnn import PackedSequence
 
 from lightning_dlopt.core.parameters import plain_name
 from lightning_dlopt.structure.channels.dims import places, width
-from lightning_dlopt.structure.channels.graph import Group, Run, Width, eager
-from lightning_dlopt.structure.channels.widths import named_tensors
+from lightning_dlopt.structure.channels.eager import eager
+from lightning_dlopt.structure.channels.graph import Group, Run, Width
+from lightning_dlopt.structure.channels.widths import joined, named_tensors
 from lightning_dlopt.structure.replacing import part_names
 
 _NONE: Counter[Width] = Counter()
@@ -48,7 +49,7 @@ class Cost:
                     continue
                 self.full[name, side] = width(parts[name], side)
                 for tensor, _, _ in places(parts[name], side):
-                    full_name = f"{name}.{tensor}" if name else tensor
+                    full_name = joined(name, tensor)
                     if full_name in keys:
                         keys[full_name].append((name, side))
             for name, dim in group.alone:
@@ -109,7 +110,7 @@ def multiply_add_factors(copy: nn.Module, run: Run) -> tuple[dict[str, float], d
             else:
                 times, used = output.numel() // width(part, "out"), ["weight"]
             for key in used:
-                uses[f"{name}.{key}" if name else key] += times
+                uses[joined(name, key)] += times
 
         return hook
 

@@ -9,7 +9,12 @@ from torch import Tensor, nn
 
 from lightning_dlopt.structure.channels.dims import narrowed, places, width
 from lightning_dlopt.structure.channels.graph import Group
-from lightning_dlopt.structure.channels.widths import named_tensors, put_tensors, set_attributes
+from lightning_dlopt.structure.channels.widths import (
+    joined,
+    named_tensors,
+    put_tensors,
+    set_attributes,
+)
 from lightning_dlopt.structure.replacing import part_names
 
 #: For each changed tensor, by its name, the dimensions that shrink and the indices kept of each.
@@ -46,9 +51,9 @@ def cut_of(module: nn.Module, removed: Iterable[tuple[Group, Tensor]]) -> Cut:
         left = (~gone).nonzero()[:, 0]
         for tensor, dim, where in places(parts[name], side):
             kept = torch.unique(where[:, left])
-            cut.kept.setdefault(_join(name, tensor), []).append((dim, kept))
+            cut.kept.setdefault(joined(name, tensor), []).append((dim, kept))
         for below, values in narrowed(parts[name], side, len(left)).items():
-            cut.attributes.setdefault(_join(name, below), {}).update(values)
+            cut.attributes.setdefault(joined(name, below), {}).update(values)
     return cut
 
 
@@ -82,7 +87,3 @@ def keep(tensor: Tensor, dims: list[tuple[int, Tensor]]) -> Tensor:
     if tensor.dim() == 4 and not tensor.is_contiguous():
         left = left.contiguous(memory_format=torch.channels_last)
     return left
-
-
-def _join(*names: str) -> str:
-    return ".".join(name for name in names if name)

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, is_dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +14,7 @@ from torch.nn.parameter import is_lazy
 from lightning_dlopt.core.errors import TechniqueError, UserError
 from lightning_dlopt.core.parameters import plain_name
 from lightning_dlopt.structure.channels.dims import coupled, is_one_width, width
+from lightning_dlopt.structure.channels.eager import eager
 from lightning_dlopt.structure.channels.stand_in import stand_in
 
 #: The layers that make channels.
@@ -56,12 +56,6 @@ class Group:
     def producers(self) -> list[str]:
         """Return the layers whose outputs these channels are."""
         return [name for name, side in self.sides if side == "out"]
-
-
-def eager() -> AbstractContextManager[Any]:
-    """Let compiled modules run as they are written."""
-    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    return stance
 
 
 def find_groups(copy: nn.Module, run: Run) -> list[Group]:

@@ -11,7 +11,7 @@ from lightning_dlopt.core.named_modules import listing
 from lightning_dlopt.core.parameters import check_patterns
 from lightning_dlopt.structure.channels.dims import obstacle, places
 from lightning_dlopt.structure.channels.graph import Group
-from lightning_dlopt.structure.channels.widths import named_tensors
+from lightning_dlopt.structure.channels.widths import joined, named_tensors
 from lightning_dlopt.structure.replacing import part_names
 
 _OWNER = "choose_channels"
@@ -109,6 +109,6 @@ def _same_part(parts: dict[str, nn.Module], first: str, second: str) -> bool:
 def _touched(parts: dict[str, nn.Module], group: Group) -> Iterator[str]:
     for name, side in group.sides:
         for tensor, _, _ in places(parts[name], side):
-            yield f"{name}.{tensor}" if name else tensor
+            yield joined(name, tensor)
     for name, _ in group.alone:
         yield name

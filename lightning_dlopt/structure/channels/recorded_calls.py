@@ -1,6 +1,5 @@
 """What a training step calls its network with, found by an extra pass that leaves no trace."""
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from lightning_dlopt.core.errors import TechniqueError
 from lightning_dlopt.core.extra_pass import extra_pass
 from lightning_dlopt.core.module_state import ModuleState
 from lightning_dlopt.core.patching import Patches, unpatched
+from lightning_dlopt.structure.channels.eager import eager
 
 #: So many calls of one part with inputs of the same shapes are recorded.
 _MOST = 16
@@ -100,14 +100,6 @@ def extra_step(trainer: Trainer, pl_module: LightningModule) -> Iterator[Callabl
 def takes_index(pl_module: LightningModule) -> bool:
     """Return whether the training step takes the number of the batch."""
     return is_param_in_hook_signature(pl_module.training_step, "batch_idx", min_args=2)
-
-
-def eager() -> AbstractContextManager[Any]:
-    """Let what is compiled run as it was written."""
-    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and it takes long to load
-        return nullcontext()
-    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
-    return stance
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from lightning_dlopt.core.errors import ArgumentError
 from lightning_dlopt.structure.channels.cost import Cost
 from lightning_dlopt.structure.channels.dims import places
 from lightning_dlopt.structure.channels.graph import Group, Width
-from lightning_dlopt.structure.channels.widths import named_tensors
+from lightning_dlopt.structure.channels.widths import joined, named_tensors
 from lightning_dlopt.structure.replacing import part_names
 
 #: How far from the wanted cost is close enough.
@@ -65,7 +65,7 @@ def importances(module: nn.Module, group: Group, kind: str) -> Tensor:
 
     for (name, side), (index, roots) in group.sides.items():
         for tensor, dim, where in places(parts[name], side):
-            add(tensors[f"{name}.{tensor}" if name else tensor], dim, where[:, index], roots)
+            add(tensors[joined(name, tensor)], dim, where[:, index], roots)
     for (name, dim), (index, roots) in group.alone.items():
         add(tensors[name], dim, index.unsqueeze(0), roots)
     return scores.sqrt() if kind == "magnitude" else scores

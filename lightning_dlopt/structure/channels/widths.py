@@ -180,6 +180,16 @@ def _could_be(shape: list[int], before: list[int], now: list[int]) -> bool:
     )
 
 
+def joined(*names: str) -> str:
+    """Return the name of what is within a part, whose own name may be ``""``.
+
+    Example:
+        >>> joined("encoder", "weight"), joined("", "weight")
+        ('encoder.weight', 'weight')
+    """
+    return ".".join(name for name in names if name)
+
+
 def named_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Return every parameter and buffer by each of its names, without what compilers add."""
     named: dict[str, Tensor] = {
