@@ -1,0 +1,269 @@
+"""What probes see of a module and its data: copies, batches and short runs."""
+
+import copy
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from lightning_dlopt.core.batch_copy import copied
+from lightning_dlopt.core.global_generators import kept_generators, seed_global
+from lightning_dlopt.core.technique import Technique
+from lightning_dlopt.evidence.advise.copying import copied_data, copied_module, optimizers_in
+from lightning_dlopt.evidence.advise.finding import NotDoneError
+from lightning_dlopt.evidence.advise.training import (
+    ConstantRates,
+    HoldWeights,
+    Replay,
+    Training,
+    Watch,
+    now,
+    quiet_trainer,
+    quietly,
+)
+from lightning_dlopt.schedules import Schedule
+from lightning_dlopt.structure import ChannelPruning, MagnitudePruning
+
+Kind = Literal["train", "val"]
+
+#: Techniques that belong to a whole run and mean nothing in a short one.
+_OF_WHOLE_RUNS = (Schedule, ChannelPruning, MagnitudePruning)
+
+
+class Subject:
+    """A module and its data, to be probed and left as they are.
+
+    Everything happens on copies, with global generators that are seeded for the probe and put
+    back after it; the seed is the same for each, so that no probe depends on those before it.
+
+    In the short runs the module has its configured optimizers at their configured rates, without
+    schedules; the package's techniques among the callbacks are in force, but for those of a whole
+    run (schedules, pruning); other callbacks and all loggers are left out.
+
+    Args:
+        module: as it is before training.
+        data: its DataModule, or None if the module has its own loaders.
+        trainer: the run's Trainer, whose precision, clipping, accumulation and techniques the
+            short runs take over; None for defaults.
+        seed: of the global generators in every run.
+        clock: gives the time in seconds.
+
+    Attributes:
+        module: the user's, to be read and not to be changed.
+        data: the user's, likewise.
+        deadline: until when the probe at work may take; set by :meth:`allow`.
+        cut_off: in words, what the probe at work couldn't finish in its time, or None.
+    """
+
+    def __init__(
+        self,
+        module: LightningModule,
+        data: LightningDataModule | None = None,
+        trainer: Trainer | None = None,
+        *,
+        seed: int = 0,
+        clock: Callable[[], float] = now,
+    ) -> None:
+        self.module, self.data, self.trainer = module, data, trainer
+        self.seed, self.clock = seed, clock
+        self.deadline = float("inf")
+        self.cut_off: str | None = None
+        self.device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
+        self._prepared: LightningDataModule | None = None
+        self._drawn: dict[Kind, list[Any]] = {}
+
+    def allow(self, seconds: float) -> None:
+        """Give the next probe so much time."""
+        self.deadline, self.cut_off = self.clock() + seconds, None
+
+    def seconds_left(self) -> float:
+        """Return how much time the probe at work has left, at least 0."""
+        return max(0.0, self.deadline - self.clock())
+
+    def check_time(self, doing: str) -> bool:
+        """Return whether there is time left; if not, note what was cut off."""
+        if self.seconds_left() > 0:
+            return True
+        self.cut_off = doing
+        return False
+
+    def copy(self) -> LightningModule:
+        """Return a fresh copy of the module with its initial weights, attached to no Trainer.
+
+        Layers that are made in ``setup`` or ``configure_model``, or by a technique, aren't there;
+        :meth:`train` with ``max_steps=0`` gives a copy that has them.
+        """
+        return copied_module(self.module)
+
+    @contextmanager
+    def isolated(self) -> Iterator[None]:
+        """Seed the global generators (torch, NumPy, Python) in the block and put them back."""
+        with kept_generators(self.device), quietly():
+            seed_global(self.seed, self.device)
+            random.seed(self.seed)
+            np.random.seed(self.seed % 2**32)  # noqa: NPY002
+            yield
+
+    def batches(self, count: int, kind: Kind = "train") -> list[Any]:
+        """Return the first batches of an epoch, on the CPU, as the training step gets them.
+
+        They have passed the hooks before and after the transfer, but not the techniques that
+        change batches in training. They are copies; fewer if the loader has fewer, and none if
+        there is no loader of the kind.
+        """
+        if len(self._drawn.get(kind, [])) < count:
+            with self.isolated():
+                self._drawn[kind] = self._draw(count, kind)
+        return [copied(batch, tensors=True) for batch in self._drawn[kind][:count]]
+
+    def train(
+        self,
+        callbacks: Sequence[Callback] = (),
+        max_steps: int = 100,
+        max_seconds: float | None = None,
+        batches: Sequence[Any] | None = None,
+        hold_weights: bool = False,
+        module: LightningModule | None = None,
+    ) -> Training:
+        """Train a copy for a few steps.
+
+        Args:
+            callbacks: that look on or interfere; they come after the user's techniques.
+            max_steps: optimizer steps; with 0 the copy is only set up, as before the first step.
+            max_seconds: stop after so long; what the probe has left if None, and never more.
+            batches: train on these again and again, such as :meth:`batches` gives them; None
+                trains on the module's own loader with all that it does.
+            hold_weights: put the weights back after each step: gradients at one point.
+            module: a copy to train, such as one with other weights; a fresh one if None.
+
+        Raises:
+            NotDoneError: if there is nothing to train on.
+        """
+        training = Training(self.copy() if module is None else module)
+        begin = self.clock()
+        seconds = self.seconds_left() if max_seconds is None else max_seconds
+        watch = Watch(training, begin + min(seconds, self.seconds_left()), self.clock)
+        with self.isolated():
+            held = [HoldWeights()] if hold_weights else []
+            used = [*self.techniques(), ConstantRates(), *callbacks, *held, watch]
+            trainer = quiet_trainer(self.trainer, used, max_steps)
+            self._fit(trainer, training.module, batches)
+        training.seconds = self.clock() - begin
+        if training.cut_off:
+            self.cut_off = f"a run of {max_steps} steps after {training.steps}"
+        return training
+
+    def evaluate(self, module: LightningModule, batches: Sequence[Any]) -> dict[str, float]:
+        """Return what the module's validation step logs for the epoch of given batches.
+
+        Args:
+            module: a copy, such as a trained one.
+            batches: of training or of validation, such as :meth:`batches` gives them.
+
+        Raises:
+            NotDoneError: if the module has no validation step.
+        """
+        if not is_overridden("validation_step", module):
+            raise NotDoneError(f"{type(self.module).__name__} has no validation_step")
+        with self.isolated():
+            trainer = quiet_trainer(self.trainer, self.techniques(), 1)
+            trainer.limit_val_batches = 1.0
+            data = self._data_copy()
+            _replace_loader(module, data, "val", Replay(batches))
+            trainer.validate(module, datamodule=data, verbose=False)
+            found = trainer.callback_metrics.items()
+        return {name: float(value) for name, value in found}
+
+    def techniques(self) -> list[Callback]:
+        """Return copies of the techniques among the Trainer's callbacks that short runs have."""
+        own = [] if self.trainer is None else self.trainer.callbacks  # type: ignore[attr-defined]
+        return [copy.deepcopy(one) for one in own if _in_short_runs(one)]
+
+    def left_out(self) -> list[str]:
+        """Return the class names of the callbacks that short runs don't have."""
+        own = [] if self.trainer is None else self.trainer.callbacks  # type: ignore[attr-defined]
+        return [type(one).__name__ for one in own if not _in_short_runs(one)]
+
+    def _fit(self, trainer: Trainer, module: LightningModule, batches: Any) -> None:
+        data = self._data_copy()
+        if batches is not None:
+            _replace_loader(module, data, "train", Replay(batches))
+        elif not is_overridden("train_dataloader", module if data is None else data):
+            raise NotDoneError("there is no training data: neither a DataModule nor own loaders")
+        configure_callbacks = module.configure_callbacks
+
+        def only_techniques() -> list[Callback]:
+            found = configure_callbacks()
+            found = list(found) if isinstance(found, Sequence) else [found]
+            return [one for one in found if _in_short_runs(one)]
+
+        module.configure_callbacks = only_techniques  # type: ignore[method-assign]
+        trainer.fit(module, datamodule=data)
+        del module.configure_callbacks
+
+    def _draw(self, count: int, kind: Kind) -> list[Any]:
+        module, data = self.copy(), self._data_copy()
+        source: Any = module if data is None else data
+        if not is_overridden(f"{kind}_dataloader", source):
+            return []
+        module.trainer = quiet_trainer(self.trainer, [], 1)
+        if data is not None:
+            data.trainer = module.trainer
+        loader = getattr(source, f"{kind}_dataloader")()
+        while isinstance(loader, Mapping | list | tuple):
+            loader = next(iter(loader.values() if isinstance(loader, Mapping) else loader), None)
+        drawn = []
+        for batch in islice(iter(loader or []), count):
+            for name in ("on_before_batch_transfer", "on_after_batch_transfer"):
+                overrides = data is not None and is_overridden(name, data)
+                batch = getattr(data if overrides else module, name)(batch, 0)
+            drawn.append(batch)
+        return drawn
+
+    def _data_copy(self) -> LightningDataModule | None:
+        """Return a copy of the data that is set up, or None if the module has its own."""
+        if self.data is None:
+            return None
+        if self._prepared is None:
+            prepared = copied_data(self.data)
+            prepared.trainer = quiet_trainer(self.trainer, [], 1)
+            prepared.prepare_data()
+            prepared.setup("fit")
+            prepared.trainer = None
+            # each run has a copy of it, and Lightning would read the data again in each
+            prepared.prepare_data = _nothing  # type: ignore[method-assign]
+            prepared.setup = _nothing  # type: ignore[method-assign]
+            self._prepared = prepared
+        return copied_data(self._prepared)
+
+
+def _in_short_runs(callback: Callback) -> bool:
+    return isinstance(callback, Technique) and not isinstance(callback, _OF_WHOLE_RUNS)
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    pass
+
+
+def _as_it_is(batch: Any, *_: Any) -> Any:
+    return batch
+
+
+def _replace_loader(module: Any, data: Any, kind: Kind, loader: Replay) -> None:
+    """Let copies give batches that have passed their hooks already."""
+    source = module if data is None else data
+    setattr(source, f"{kind}_dataloader", lambda: loader)
+    for part in (module, data):
+        if part is not None:
+            part.on_before_batch_transfer = part.on_after_batch_transfer = _as_it_is
+
+
+def optimizers_of(module: LightningModule) -> Any:
+    """Return the optimizers that a module configures, without a Trainer's techniques."""
+    return optimizers_in(module.configure_optimizers())
