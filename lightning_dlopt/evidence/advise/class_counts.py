@@ -96,3 +96,27 @@ def find_imbalance(counts: Tensor, factor: float = 5.0, complete: bool = True) -
     order = numbers.argsort(stable=True)
     dominates = numbers[most] > numbers.sum() / 2 and numbers[most] > factor * median
     return Imbalance([int(i) for i in order if rare[i]], most if bool(dominates) else None, median)
+
+
+def count_repeats(classes: Tensor) -> tuple[float, float, float]:
+    """Return how often a sample follows one of its class, how often by chance, and its error.
+
+    Args:
+        classes: ``(N,)``, in the order in which training sees them.
+
+    Returns:
+        The share of samples that follow one of their own class, that share in a random order of
+        the same samples, and one standard error of it.
+
+    Example:
+        >>> repeats, expected, error = count_repeats(torch.arange(2).repeat_interleave(50))
+        >>> round(repeats, 2), round(expected, 2)
+        (0.99, 0.49)
+    """
+    count = len(classes)
+    if count < 2:
+        return 0.0, 0.0, 1.0
+    sizes = classes.unique(return_counts=True)[1].double()
+    expected = float((sizes * (sizes - 1)).sum()) / (count * (count - 1))
+    repeats = float((classes[1:] == classes[:-1]).double().mean())
+    return repeats, expected, (max(expected * (1 - expected), 0.25 / count) / (count - 1)) ** 0.5

@@ -7,6 +7,11 @@ import torch
 from torch import Tensor
 
 
+#: By how much the rates along a cycle add up to more than guessing's, besides two standard errors,
+#: and to more than they did without the transform.
+_CLEARLY, _MORE = 0.1, 0.5
+
+
 class Survival(NamedTuple):
     """What a transform does to the labels, as the model sees it.
 
@@ -85,11 +90,14 @@ def _find_cycles(rows: Tensor, usual: Tensor, least: int) -> list[list[int]]:
         cycle = path[path.index(place) :] if place in path else []
         if len(cycle) < 2 or float(counts[cycle].min()) < least:
             continue
-        names = called[cycle]
-        found = highest[cycle]
+        found = float(highest[cycle].sum())
         # what the model confuses anyway is no doing of the transform's
-        excess = float(found.sum() - usual_rates[cycle, names].sum())
-        error = math.sqrt(float((0.25 / counts[cycle]).sum()))
-        if bool((found >= 0.5).all()) and excess > 1 + 2 * error:
+        usually = float(usual_rates[cycle, called[cycle]].sum())
+        error = 2 * math.sqrt(float((0.25 / counts[cycle]).sum()))
+        if (
+            bool((highest[cycle] >= 0.5).all())
+            and found > 1 + _CLEARLY + error
+            and found - usually > _MORE
+        ):
             cycles.append(cycle)
     return cycles

@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_dlopt.core.batch_copy import copied
+from lightning_dlopt.core.batch_technique import BatchTechnique
 from lightning_dlopt.core.global_generators import kept_generators, seed_global
 from lightning_dlopt.core.technique import Technique
 from lightning_dlopt.evidence.advise.copying import copied_data, copied_module, optimizers_in
@@ -31,6 +32,7 @@ from lightning_dlopt.schedules import Schedule
 from lightning_dlopt.structure import ChannelPruning, MagnitudePruning
 
 Kind = Literal["train", "val"]
+T = TypeVar("T")
 
 #: Techniques that belong to a whole run and mean nothing in a short one.
 _OF_WHOLE_RUNS = (Schedule, ChannelPruning, MagnitudePruning)
@@ -77,6 +79,7 @@ class Subject:
         self.device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
         self._prepared: LightningDataModule | None = None
         self._drawn: dict[Kind, list[Any]] = {}
+        self._augments = True
 
     def allow(self, seconds: float) -> None:
         """Give the next probe so much time."""
@@ -93,13 +96,22 @@ class Subject:
         self.cut_off = doing
         return False
 
+    def without_augmentation(self) -> "Subject":
+        """Return the same subject, whose short runs don't have techniques that change batches.
+
+        It has the time that the probe at work has now, and what is cut off is noted apart.
+        """
+        bare = copy.copy(self)
+        bare._augments = False
+        return bare
+
     def copy(self) -> LightningModule:
         """Return a fresh copy of the module with its initial weights, attached to no Trainer.
 
         Layers that are made in ``setup`` or ``configure_model``, or by a technique, aren't there;
         :meth:`train` with ``max_steps=0`` gives a copy that has them.
         """
-        return copied_module(self.module)
+        return self._without_own(copied_module(self.module))
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
@@ -119,8 +131,26 @@ class Subject:
         """
         if len(self._drawn.get(kind, [])) < count:
             with self.isolated():
-                self._drawn[kind] = self._draw(count, kind)
+                self._drawn[kind] = list(islice(self.stream(kind), count))
         return [copied(batch, tensors=True) for batch in self._drawn[kind][:count]]
+
+    def stream(self, kind: Kind = "train") -> Iterator[Any]:
+        """Yield the batches of one epoch as :meth:`batches` gives them, without keeping any."""
+        module, data = self.copy(), self._data_copy()
+        source: Any = module if data is None else data
+        if not is_overridden(f"{kind}_dataloader", source):
+            return
+        module.trainer = quiet_trainer(self.trainer, [], 1)
+        if data is not None:
+            data.trainer = module.trainer
+        loader = getattr(source, f"{kind}_dataloader")()
+        while isinstance(loader, Mapping | list | tuple):
+            loader = next(iter(loader.values() if isinstance(loader, Mapping) else loader), None)
+        for batch in loader or []:
+            for name in ("on_before_batch_transfer", "on_after_batch_transfer"):
+                overrides = data is not None and is_overridden(name, data)
+                batch = getattr(data if overrides else module, name)(batch, 0)
+            yield batch
 
     def train(
         self,
@@ -183,7 +213,7 @@ class Subject:
     def techniques(self) -> list[Callback]:
         """Return copies of the techniques among the Trainer's callbacks that short runs have."""
         own = [] if self.trainer is None else self.trainer.callbacks  # type: ignore[attr-defined]
-        return [copy.deepcopy(one) for one in own if _in_short_runs(one)]
+        return [copy.deepcopy(one) for one in own if self._has(one)]
 
     def left_out(self) -> list[str]:
         """Return the class names of the callbacks that short runs don't have."""
@@ -207,27 +237,8 @@ class Subject:
         trainer.fit(module, datamodule=data)
         del module.configure_callbacks
 
-    def _draw(self, count: int, kind: Kind) -> list[Any]:
-        module, data = self.copy(), self._data_copy()
-        source: Any = module if data is None else data
-        if not is_overridden(f"{kind}_dataloader", source):
-            return []
-        module.trainer = quiet_trainer(self.trainer, [], 1)
-        if data is not None:
-            data.trainer = module.trainer
-        loader = getattr(source, f"{kind}_dataloader")()
-        while isinstance(loader, Mapping | list | tuple):
-            loader = next(iter(loader.values() if isinstance(loader, Mapping) else loader), None)
-        drawn = []
-        for batch in islice(iter(loader or []), count):
-            for name in ("on_before_batch_transfer", "on_after_batch_transfer"):
-                overrides = data is not None and is_overridden(name, data)
-                batch = getattr(data if overrides else module, name)(batch, 0)
-            drawn.append(batch)
-        return drawn
-
-    def _data_copy(self) -> LightningDataModule | None:
-        """Return a copy of the data that is set up, or None if the module has its own."""
+    def prepared_data(self) -> LightningDataModule | None:
+        """Return a copy of the data that is set up, to be read; None if the module has its own."""
         if self.data is None:
             return None
         if self._prepared is None:
@@ -240,7 +251,24 @@ class Subject:
             prepared.prepare_data = _nothing  # type: ignore[method-assign]
             prepared.setup = _nothing  # type: ignore[method-assign]
             self._prepared = prepared
-        return copied_data(self._prepared)
+        return self._prepared
+
+    def _data_copy(self) -> LightningDataModule | None:
+        """Return a copy of the data that is set up, or None if the module has its own."""
+        data = self.prepared_data()
+        return None if data is None else self._without_own(copied_data(data))
+
+    def _has(self, callback: Callback) -> bool:
+        return _in_short_runs(callback) and (
+            self._augments or not isinstance(callback, BatchTechnique)
+        )
+
+    def _without_own(self, part: T) -> T:
+        """Return a copy of the module or its data without the augmentation that it brings."""
+        own = vars(part).get("_own_techniques")
+        if own and not self._augments:
+            vars(part)["_own_techniques"] = [one for one in own if self._has(one)]
+        return part
 
 
 def _in_short_runs(callback: Callback) -> bool:

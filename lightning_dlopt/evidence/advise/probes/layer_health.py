@@ -1,0 +1,204 @@
+"""Do all layers move at a sound pace, and do all units do something?"""
+
+from typing import Any, ClassVar
+
+from lightning.pytorch import LightningModule
+
+from lightning_dlopt.core.named_modules import listing
+from lightning_dlopt.core.parameters import select_parameters
+from lightning_dlopt.evidence.advise.finding import Finding, NotDoneError, Question
+from lightning_dlopt.evidence.advise.overlays import rate_overlay
+from lightning_dlopt.evidence.advise.probe import Probe
+from lightning_dlopt.evidence.advise.short_run import run_training_step
+from lightning_dlopt.evidence.advise.subject import Subject
+from lightning_dlopt.evidence.advise.training import Training, group_rates
+from lightning_dlopt.evidence.advise.unit_activity import Activity, WatchUnits
+from lightning_dlopt.evidence.advise.update_ratios import WatchUpdates
+
+_STEPS, _BATCHES = 100, 16
+#: The usual ratio of update to weights, and where it is alarming. Adam's first steps lie above
+#: the usual one whatever the network, so the upper limit leaves much room.
+_USUAL, _FAST, _SLOW = 1e-3, 0.1, 1e-6
+#: The share of a layer's units that is alarming if they say nothing, and of all units.
+_OF_LAYER, _OF_ALL = 0.5, 0.25
+#: A layer of fewer units says too little.
+_FEWEST = 4
+
+
+class LayerHealth(Probe):
+    """Watches a short run: how far each step moves each layer, and which units say nothing.
+
+    Units are looked at before the first step and after the last, on up to 16 batches, in training
+    mode. One that gives the same value for every sample is dead: of a ReLU that is 0, and no
+    gradient passes it; of other functions it is saturated.
+    """
+
+    name: ClassVar[str] = "layers and units"
+    questions: ClassVar[tuple[Question, ...]] = ("rate", "generalization")
+    share: ClassVar[float] = 0.8
+
+    def run(self, subject: Subject) -> list[Finding]:
+        """Return a finding on the updates and one on the units."""
+        if not subject.module.automatic_optimization:
+            raise NotDoneError("under manual optimization steps and losses aren't Lightning's")
+        batches = subject.batches(_BATCHES)
+        begin = subject.train(max_steps=0).module
+        before = watch_units(begin, batches[: max(len(batches) // 2, 1)])
+        watch = WatchUpdates()
+        training = subject.train(
+            [watch], max_steps=_STEPS, max_seconds=subject.seconds_left() * 0.7
+        )
+        if not training.steps:
+            raise NotDoneError("there was no time for a step of training")
+        after = watch_units(training.module, batches)
+        return [
+            self._updates(subject, watch.medians(), training),
+            self._units(subject, before, after, training),
+        ]
+
+    def _updates(
+        self, subject: Subject, ratios: dict[str, float], training: Training
+    ) -> Finding:
+        if not ratios:
+            return Finding(
+                self.name, "rate", "no layer has weights", "There is nothing to compare.", arm="rate"
+            )
+        fastest = max(ratios, key=lambda name: ratios[name])
+        slowest = min(ratios, key=lambda name: ratios[name])
+        data: dict[str, Any] = {"ratios": ratios, "steps": training.steps}
+        figure = (
+            f"a step moves the weights by {ratios[slowest]:.1g} ({slowest}) to "
+            f"{ratios[fastest]:.1g} ({fastest}) of their size"
+        )
+        middle = sorted(ratios.values())[len(ratios) // 2]
+        still = [name for name, ratio in ratios.items() if ratio == 0]
+        if middle > _FAST or (0 < middle < _SLOW):
+            fast = middle > _FAST
+            factor = 10.0 ** -max(round_up_decades(middle / (10 * _USUAL)), 1) if fast else 100.0
+            rates = group_rates(training.optimizers)
+            overlay, how = rate_overlay(subject.config, training.optimizers, rates, factor)
+            return Finding(
+                self.name,
+                "rate",
+                figure,
+                "Steps are usually about 0.001 of the weights; "
+                + (
+                    "so large ones undo what the network was initialized to and has learned."
+                    if fast
+                    else "so small ones take as many times longer to get anywhere."
+                ),
+                data,
+                0.6 if fast else 0.4,
+                f"multiply the learning rate by {factor:g} ({how})",
+                overlay,
+                "slower" if fast else "faster",
+            )
+        if still:
+            return Finding(
+                self.name,
+                "rate",
+                f"{len(still)} of {len(ratios)} layers don't move: {listing(still)}",
+                "They have requires_grad and get a gradient of 0 or none, or no optimizer has them.",
+                data,
+                0.4,
+                "find out whether the loss depends on them and the optimizer has them, or freeze "
+                "them",
+                arm="still_layers",
+            )
+        return Finding(
+            self.name,
+            "rate",
+            figure,
+            "That is within what is seen in sound training, usually about 0.001.",
+            data,
+        )
+
+    def _units(
+        self,
+        subject: Subject,
+        before: list[Activity],
+        after: list[Activity],
+        training: Training,
+    ) -> Finding:
+        layers = [one for one in after if len(one.constant) >= _FEWEST]
+        if not layers:
+            return Finding(
+                self.name,
+                "generalization",
+                "no activation functions seen",
+                "Units are told by torch's activation functions, outside of compiled parts.",
+                arm="units",
+            )
+        total = sum(len(one.constant) for one in layers)
+        dead = sum(int(one.constant.sum()) for one in layers)
+        at_first = {one.layer: one.dead for one in before}
+        data: dict[str, Any] = {
+            "dead": {one.layer: one.dead for one in layers},
+            "dead_at_first": at_first,
+            "samples": min(one.samples for one in layers),
+            "steps": training.steps,
+        }
+        worst = max(layers, key=lambda one: one.dead)
+        figure = (
+            f"{dead} of {total} units say the same for every sample, at most {worst.dead:.0%} of a "
+            f"layer ({worst.layer})"
+        )
+        if worst.dead < _OF_LAYER and dead < total * _OF_ALL:
+            return Finding(
+                self.name,
+                "generalization",
+                figure,
+                "A few idle units are usual.",
+                data,
+            )
+        from_start = at_first.get(worst.layer, 0.0) >= worst.dead / 2
+        what = "ReLU units that are 0 get no gradient" if worst.rectifier else "Saturated units"
+        severity = min(0.4 + 0.5 * max(worst.dead, dead / total), 0.9)
+        if from_start:
+            return Finding(
+                self.name,
+                "generalization",
+                figure + ", most of them before the first step",
+                f"{what} and never recover; they were idle from the start, so the initial weights "
+                "and biases or the scale of the inputs are at fault.",
+                data,
+                severity,
+                f"look at the initial biases before {worst.layer} and at the scale of its inputs; "
+                "a normalization layer before it, or LeakyReLU, keeps units alive",
+                arm="units",
+            )
+        rates = group_rates(training.optimizers)
+        overlay, how = rate_overlay(subject.config, training.optimizers, rates, 0.1)
+        return Finding(
+            self.name,
+            "rate",
+            figure + f", most of them since the first of {training.steps} steps",
+            f"{what} and never recover; too large steps have pushed them there.",
+            data,
+            severity,
+            f"a tenth of the learning rate ({how}), or a schedule with warm-up",
+            overlay,
+            "units",
+        )
+
+
+def watch_units(module: LightningModule, batches: list[Any]) -> list[Activity]:
+    """Return what the units of a module give out in its training step, in training mode."""
+    with WatchUnits(module) as watch:
+        for batch in batches:
+            watch.start_batch()
+            run_training_step(module, [batch], training=True)
+    return watch.activities()
+
+
+def round_up_decades(factor: float) -> int:
+    """Return the least number of decades that is at least a factor, from 0 on.
+
+    Example:
+        >>> round_up_decades(15), round_up_decades(0.5)
+        (2, 0)
+    """
+    decades = 0
+    while factor > 10**decades and decades < 12:
+        decades += 1
+    return decades

@@ -1,0 +1,124 @@
+"""A briefly trained copy that several probes share, and what its training step says of batches."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
+from torch import Tensor
+
+from lightning_dlopt.core.batch_copy import copied
+from lightning_dlopt.core.extra_pass import extra_pass
+from lightning_dlopt.core.step_output import loss_of
+from lightning_dlopt.evidence.advise.catch_predictions import CatchPredictions, Predictions
+from lightning_dlopt.evidence.advise.copying import copied_module
+from lightning_dlopt.evidence.advise.finding import NotDoneError
+from lightning_dlopt.evidence.advise.subject import Subject
+from lightning_dlopt.evidence.advise.training import Training
+
+#: Optimizer steps of the shared short run, if there is time for them.
+STEPS = 300
+
+_TRAINED: WeakKeyDictionary[Subject, Training] = WeakKeyDictionary()
+
+
+def trained_copy(subject: Subject, share: float = 0.5) -> Training:
+    """Return a copy of the module that was trained for up to 300 steps, without augmentation.
+
+    The techniques of this package that change batches are left out, wherever they come from, so
+    that the copy has seen the data as it is. The probes of one subject share the run: the first
+    begins it, those after it go on with it where its time was over, each on a copy of its own.
+
+    Args:
+        subject: of the probe at work.
+        share: which part of the time that the probe has left may be spent, in (0, 1].
+    """
+    earlier = _TRAINED.get(subject)
+    steps = 0 if earlier is None else earlier.steps
+    if earlier is None or (steps < STEPS and subject.seconds_left() > earlier.seconds / 4):
+        seconds = subject.seconds_left() * share
+        module = None if earlier is None else earlier.module
+        bare = subject.without_augmentation()
+        training = bare.train(max_steps=STEPS - steps, max_seconds=seconds, module=module)
+        training.steps += steps
+        _TRAINED[subject] = earlier = training
+    if not earlier.steps:
+        raise NotDoneError("there was no time for a step of training")
+    found = copy.copy(earlier)
+    found.module = _with_trainer(earlier.module)
+    return found
+
+
+def _with_trainer(module: LightningModule) -> LightningModule:
+    """Return a copy of a module that has been trained, attached to the same Trainer."""
+    trainer = module.trainer
+    module.trainer = None
+    try:
+        twin = copied_module(module)
+    finally:
+        module.trainer = trainer
+    twin.trainer = trainer
+    return twin
+
+
+@dataclass
+class StepResults:
+    """What a module's training step said of some batches.
+
+    Attributes:
+        losses: of each batch.
+        predictions: of each batch, or None where it computed no cross-entropy of one class a
+            sample, or several.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    predictions: list[Predictions | None] = field(default_factory=list)
+
+
+def run_training_step(
+    module: LightningModule, batches: Sequence[Any], training: bool = False
+) -> StepResults:
+    """Return the losses and predictions of a module's training step, and leave it as it was.
+
+    Nothing is logged, no gradient computed, no weight changed.
+
+    Args:
+        module: a copy that has been trained, of :func:`trained_copy` or a short run.
+        batches: as the step gets them.
+        training: whether the module is in training mode: with dropout, and normalization by the
+            batch.
+
+    Raises:
+        NotDoneError: if the module optimizes by itself in its step.
+    """
+    if not module.automatic_optimization:
+        raise NotDoneError(
+            f"{type(module).__name__} optimizes manually: its training step can't be run alone"
+        )
+    results = StepResults()
+    modes = {part: part.training for part in module.modules()}
+    module.train(training)
+    try:
+        for index, batch in enumerate(batches):
+            with extra_pass(module), torch.no_grad(), CatchPredictions() as catch:
+                output = _call(module, copied(batch, tensors=True), index)
+            loss = loss_of(output)
+            results.losses.append(float(loss) if isinstance(loss, Tensor) else float("nan"))
+            results.predictions.append(catch.found[0] if len(catch.found) == 1 else None)
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+    return results
+
+
+def _call(module: LightningModule, batch: Any, index: int) -> Any:
+    step: Any = module.training_step
+    if is_param_in_hook_signature(step, "dataloader_iter", explicit=True):
+        raise NotDoneError("its training step takes its batches from dataloader_iter")
+    if is_param_in_hook_signature(step, "batch_idx", min_args=2):
+        return step(batch, index)
+    return step(batch)
