@@ -116,7 +116,7 @@ def count_repeats(classes: Tensor) -> tuple[float, float, float]:
     count = len(classes)
     if count < 2:
         return 0.0, 0.0, 1.0
-    sizes = classes.unique(return_counts=True)[1].double()
+    sizes = torch.bincount(classes.clamp(min=0)).double()
     expected = float((sizes * (sizes - 1)).sum()) / (count * (count - 1))
     repeats = float((classes[1:] == classes[:-1]).double().mean())
     return repeats, expected, (max(expected * (1 - expected), 0.25 / count) / (count - 1)) ** 0.5

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-
 #: By how much the rates along a cycle add up to more than guessing's, besides two standard errors,
 #: and to more than they did without the transform.
 _CLEARLY, _MORE = 0.1, 0.5

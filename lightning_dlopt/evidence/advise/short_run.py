@@ -29,9 +29,10 @@ _TRAINED: WeakKeyDictionary[Subject, Training] = WeakKeyDictionary()
 def trained_copy(subject: Subject, share: float = 0.5) -> Training:
     """Return a copy of the module that was trained for up to 300 steps, without augmentation.
 
-    The techniques of this package that change batches are left out, wherever they come from, so
-    that the copy has seen the data as it is. The probes of one subject share the run: the first
-    begins it, those after it go on with it where its time was over, each on a copy of its own.
+    The techniques of this package that augment or regularize are left out, wherever they come
+    from, so that the copy has seen the data as it is. The probes of one subject share the run: the
+    first begins it, those after it go on with it where its time was over, each with a copy of its
+    own.
 
     Args:
         subject: of the probe at work.
@@ -42,8 +43,11 @@ def trained_copy(subject: Subject, share: float = 0.5) -> Training:
     if earlier is None or (steps < STEPS and subject.seconds_left() > earlier.seconds / 4):
         seconds = subject.seconds_left() * share
         module = None if earlier is None else earlier.module
-        bare = subject.without_augmentation()
-        training = bare.train(max_steps=STEPS - steps, max_seconds=seconds, module=module)
+        cut_off = subject.cut_off
+        training = subject.train(
+            max_steps=STEPS - steps, max_seconds=seconds, module=module, plain=True
+        )
+        subject.cut_off = cut_off  # fewer steps are told with the figure
         training.steps += steps
         _TRAINED[subject] = earlier = training
     if not earlier.steps:

@@ -5,18 +5,25 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import (
+    Checkpoint,
+    LearningRateMonitor,
+    ModelSummary,
+    ProgressBar,
+)
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch.optim import Optimizer
 
 from lightning_dlopt.core.batch_copy import copied
-from lightning_dlopt.core.batch_technique import BatchTechnique
 from lightning_dlopt.core.global_generators import kept_generators, seed_global
+from lightning_dlopt.core.mixin import TechniqueMixin
 from lightning_dlopt.core.technique import Technique
-from lightning_dlopt.evidence.advise.copying import copied_data, copied_module, optimizers_in
+from lightning_dlopt.evidence.advise.copying import copied_data, copied_module
 from lightning_dlopt.evidence.advise.finding import NotDoneError
 from lightning_dlopt.evidence.advise.training import (
     ConstantRates,
@@ -32,10 +39,12 @@ from lightning_dlopt.schedules import Schedule
 from lightning_dlopt.structure import ChannelPruning, MagnitudePruning
 
 Kind = Literal["train", "val"]
-T = TypeVar("T")
 
 #: Techniques that belong to a whole run and mean nothing in a short one.
 _OF_WHOLE_RUNS = (Schedule, ChannelPruning, MagnitudePruning)
+
+#: Callbacks that change nothing in training, and so aren't missed.
+_WITHOUT_EFFECT = (Checkpoint, ModelSummary, ProgressBar, LearningRateMonitor)
 
 
 class Subject:
@@ -53,6 +62,8 @@ class Subject:
         data: its DataModule, or None if the module has its own loaders.
         trainer: the run's Trainer, whose precision, clipping, accumulation and techniques the
             short runs take over; None for defaults.
+        config: the run's resolved configuration as plain data (``model``, ``data``, ``trainer``),
+            where overlays look for keys to set; empty if there is none.
         seed: of the global generators in every run.
         clock: gives the time in seconds.
 
@@ -69,17 +80,18 @@ class Subject:
         data: LightningDataModule | None = None,
         trainer: Trainer | None = None,
         *,
+        config: Mapping[str, Any] | None = None,
         seed: int = 0,
         clock: Callable[[], float] = now,
     ) -> None:
         self.module, self.data, self.trainer = module, data, trainer
+        self.config = config or {}
         self.seed, self.clock = seed, clock
         self.deadline = float("inf")
         self.cut_off: str | None = None
         self.device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
         self._prepared: LightningDataModule | None = None
         self._drawn: dict[Kind, list[Any]] = {}
-        self._augments = True
 
     def allow(self, seconds: float) -> None:
         """Give the next probe so much time."""
@@ -96,22 +108,13 @@ class Subject:
         self.cut_off = doing
         return False
 
-    def without_augmentation(self) -> "Subject":
-        """Return the same subject, whose short runs don't have techniques that change batches.
-
-        It has the time that the probe at work has now, and what is cut off is noted apart.
-        """
-        bare = copy.copy(self)
-        bare._augments = False
-        return bare
-
     def copy(self) -> LightningModule:
         """Return a fresh copy of the module with its initial weights, attached to no Trainer.
 
         Layers that are made in ``setup`` or ``configure_model``, or by a technique, aren't there;
         :meth:`train` with ``max_steps=0`` gives a copy that has them.
         """
-        return self._without_own(copied_module(self.module))
+        return copied_module(self.module)
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
@@ -160,6 +163,7 @@ class Subject:
         batches: Sequence[Any] | None = None,
         hold_weights: bool = False,
         module: LightningModule | None = None,
+        plain: bool = False,
     ) -> Training:
         """Train a copy for a few steps.
 
@@ -171,6 +175,7 @@ class Subject:
                 trains on the module's own loader with all that it does.
             hold_weights: put the weights back after each step: gradients at one point.
             module: a copy to train, such as one with other weights; a fresh one if None.
+            plain: leave out what regularizes and augments.
 
         Raises:
             NotDoneError: if there is nothing to train on.
@@ -181,13 +186,25 @@ class Subject:
         watch = Watch(training, begin + min(seconds, self.seconds_left()), self.clock)
         with self.isolated():
             held = [HoldWeights()] if hold_weights else []
-            used = [*self.techniques(), ConstantRates(), *callbacks, *held, watch]
+            used = [*self.techniques(plain), ConstantRates(), *callbacks, *held, watch]
             trainer = quiet_trainer(self.trainer, used, max_steps)
-            self._fit(trainer, training.module, batches)
+            self._fit(trainer, training.module, batches, plain)
         training.seconds = self.clock() - begin
         if training.cut_off:
             self.cut_off = f"a run of {max_steps} steps after {training.steps}"
         return training
+
+    def optimizers(self) -> list[Optimizer]:
+        """Return the optimizers that a run starts with, at their configured rates.
+
+        They train a copy that is set up for the first step.
+        """
+        return self.train(max_steps=0).optimizers
+
+    def validation_metrics(self) -> list[str]:
+        """Return the names of what validation logs; none if there is no validation."""
+        batches = self.batches(1, "val")
+        return list(self.evaluate(self.copy(), batches)) if batches else []
 
     def evaluate(self, module: LightningModule, batches: Sequence[Any]) -> dict[str, float]:
         """Return what the module's validation step logs for the epoch of given batches.
@@ -210,18 +227,22 @@ class Subject:
             found = trainer.callback_metrics.items()
         return {name: float(value) for name, value in found}
 
-    def techniques(self) -> list[Callback]:
+    def techniques(self, plain: bool = False) -> list[Callback]:
         """Return copies of the techniques among the Trainer's callbacks that short runs have."""
-        own = [] if self.trainer is None else self.trainer.callbacks  # type: ignore[attr-defined]
-        return [copy.deepcopy(one) for one in own if self._has(one)]
+        return [copy.deepcopy(one) for one in self._callbacks() if _in_short_runs(one, plain)]
 
     def left_out(self) -> list[str]:
-        """Return the class names of the callbacks that short runs don't have."""
-        own = [] if self.trainer is None else self.trainer.callbacks  # type: ignore[attr-defined]
-        return [type(one).__name__ for one in own if not _in_short_runs(one)]
+        """Return the class names of the callbacks whose effect short runs don't have."""
+        found = [one for one in self._callbacks() if not _in_short_runs(one)]
+        return [type(one).__name__ for one in found if not isinstance(one, _WITHOUT_EFFECT)]
 
-    def _fit(self, trainer: Trainer, module: LightningModule, batches: Any) -> None:
+    def _callbacks(self) -> list[Callback]:
+        return [] if self.trainer is None else self.trainer.callbacks  # type: ignore[attr-defined]
+
+    def _fit(self, trainer: Trainer, module: LightningModule, batches: Any, plain: bool) -> None:
         data = self._data_copy()
+        if data is not None:
+            _keep_techniques(data, plain)
         if batches is not None:
             _replace_loader(module, data, "train", Replay(batches))
         elif not is_overridden("train_dataloader", module if data is None else data):
@@ -231,7 +252,7 @@ class Subject:
         def only_techniques() -> list[Callback]:
             found = configure_callbacks()
             found = list(found) if isinstance(found, Sequence) else [found]
-            return [one for one in found if _in_short_runs(one)]
+            return [one for one in found if _in_short_runs(one, plain)]
 
         module.configure_callbacks = only_techniques  # type: ignore[method-assign]
         trainer.fit(module, datamodule=data)
@@ -256,23 +277,22 @@ class Subject:
     def _data_copy(self) -> LightningDataModule | None:
         """Return a copy of the data that is set up, or None if the module has its own."""
         data = self.prepared_data()
-        return None if data is None else self._without_own(copied_data(data))
-
-    def _has(self, callback: Callback) -> bool:
-        return _in_short_runs(callback) and (
-            self._augments or not isinstance(callback, BatchTechnique)
-        )
-
-    def _without_own(self, part: T) -> T:
-        """Return a copy of the module or its data without the augmentation that it brings."""
-        own = vars(part).get("_own_techniques")
-        if own and not self._augments:
-            vars(part)["_own_techniques"] = [one for one in own if self._has(one)]
-        return part
+        return None if data is None else copied_data(data)
 
 
-def _in_short_runs(callback: Callback) -> bool:
-    return isinstance(callback, Technique) and not isinstance(callback, _OF_WHOLE_RUNS)
+def _in_short_runs(callback: Callback, plain: bool = False) -> bool:
+    """Return whether a callback is in force; in a plain run none that augments or regularizes."""
+    if not isinstance(callback, Technique) or isinstance(callback, _OF_WHOLE_RUNS):
+        return False
+    family = type(callback).__module__.removeprefix("lightning_dlopt.").split(".")[0]
+    return not (plain and family in ("regularization", "augmentation"))
+
+
+def _keep_techniques(data: Any, plain: bool) -> None:
+    """Take from a DataModule the techniques that it would bring and short runs don't have."""
+    if isinstance(data, TechniqueMixin):
+        own = data._own_techniques
+        data._own_techniques = [one for one in own if _in_short_runs(one, plain)]
 
 
 def _nothing(*_: Any, **__: Any) -> None:
@@ -290,8 +310,3 @@ def _replace_loader(module: Any, data: Any, kind: Kind, loader: Replay) -> None:
     for part in (module, data):
         if part is not None:
             part.on_before_batch_transfer = part.on_after_batch_transfer = _as_it_is
-
-
-def optimizers_of(module: LightningModule) -> Any:
-    """Return the optimizers that a module configures, without a Trainer's techniques."""
-    return optimizers_in(module.configure_optimizers())

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 

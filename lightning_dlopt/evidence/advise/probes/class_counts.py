@@ -14,6 +14,7 @@ from lightning_dlopt.evidence.advise.class_counts import (
     find_imbalance,
     hard_targets,
 )
+from lightning_dlopt.evidence.advise.class_names import class_names, known_classes
 from lightning_dlopt.evidence.advise.finding import Finding, NotDoneError, Question
 from lightning_dlopt.evidence.advise.probe import Probe
 from lightning_dlopt.evidence.advise.subject import Subject
@@ -35,7 +36,7 @@ class ClassCounts(Probe):
 
     def run(self, subject: Subject) -> list[Finding]:
         """Return one finding on the counts, and one on the order where it isn't random."""
-        counts = torch.zeros(_known_classes(subject), dtype=torch.long)
+        counts = torch.zeros(known_classes(subject), dtype=torch.long)
         sequence: list[Tensor] = []
         complete, seen = True, 0
         for batch in subject.stream("train"):
@@ -53,13 +54,15 @@ class ClassCounts(Probe):
         order = self._order(subject, torch.cat(sequence))
         if order is not None and not complete:
             return [order]  # the rest may hold other classes
-        balance = self._balance(subject, counts, find_imbalance(counts, complete=complete), complete)
+        balance = self._balance(
+            subject, counts, find_imbalance(counts, complete=complete), complete
+        )
         return [balance] if order is None else [order, balance]
 
     def _balance(
         self, subject: Subject, counts: Tensor, found: Imbalance, complete: bool
     ) -> Finding:
-        names = _names(subject, len(counts))
+        names = class_names(subject, len(counts))
         total = int(counts.sum())
         data: dict[str, Any] = {
             "samples": total,
@@ -135,22 +138,3 @@ def _classes(batch: Any) -> Tensor:
             "each sample"
         )
     return classes.cpu()
-
-
-def _known_classes(subject: Subject) -> int:
-    """Return how many classes there are as far as data or module say so, or 0."""
-    for part in (subject.prepared_data(), subject.module):
-        for name in ("num_classes", "n_classes"):
-            value = getattr(part, name, None)
-            if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 100_000:
-                return value
-    return 0
-
-
-def _names(subject: Subject, count: int) -> list[str]:
-    """Return the classes' names, numbers where the data has none."""
-    classes = getattr(subject.prepared_data(), "classes", None)
-    known = [str(one) for one in classes] if isinstance(classes, list | tuple) else []
-    # two of one name would be one key
-    names = known if len(set(known)) == len(known) else []
-    return [names[index] if index < len(names) else str(index) for index in range(count)]

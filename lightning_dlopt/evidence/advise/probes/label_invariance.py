@@ -1,47 +1,33 @@
 """Which transforms of the inputs leave their labels as they are?"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
-from lightning_dlopt.augmentation import DeleteTokens, RandomGeometry, SwapTokens
 from lightning_dlopt.core.batch import get_tensor
-from lightning_dlopt.core.batch_technique import BatchTechnique
-from lightning_dlopt.core.errors import TechniqueError, one_line
+from lightning_dlopt.core.errors import UserError, one_line
 from lightning_dlopt.core.sample_count import count_samples
-from lightning_dlopt.core.technique import Technique
 from lightning_dlopt.evidence.advise.catch_predictions import Predictions
 from lightning_dlopt.evidence.advise.class_names import class_names
+from lightning_dlopt.evidence.advise.config_changes import change_arguments
 from lightning_dlopt.evidence.advise.finding import Finding, NotDoneError, Question
 from lightning_dlopt.evidence.advise.label_survival import Survival, judge_labels
-from lightning_dlopt.evidence.advise.overlays import add_callback, change_arguments
 from lightning_dlopt.evidence.advise.probe import Probe
 from lightning_dlopt.evidence.advise.short_run import run_training_step, trained_copy
 from lightning_dlopt.evidence.advise.subject import Subject
+from lightning_dlopt.evidence.advise.trial_transforms import (
+    Transform,
+    pad_id_of,
+    transforms_for,
+    used_techniques,
+)
 
-#: Samples that are transformed, if there is time for them.
+#: Samples that are transformed.
 _SAMPLES = 1024
-#: How much of the way from guessing to all right the model must be, and how much of that must be
-#: left on transformed samples for the labels to count as kept.
+#: How much of the way from guessing to all right the model must be, and how much of its own way
+#: must be left on transformed samples for the labels to count as kept.
 _LEARNED, _KEPT = 0.25, 0.6
-
-
-@dataclass(frozen=True)
-class Transform:
-    """A transform that is tried.
-
-    Attributes:
-        argument: of the technique, by which training would use it.
-        trial: does it to every sample.
-        value: of the argument, as it would be suggested.
-    """
-
-    argument: str
-    trial: BatchTechnique
-    value: Any
 
 
 class LabelInvariance(Probe):
@@ -58,122 +44,147 @@ class LabelInvariance(Probe):
     share: ClassVar[float] = 1.5
 
     def run(self, subject: Subject) -> list[Finding]:
-        """Return a finding on transforms that change labels, if any, and one on those that don't."""
-        if not subject.module.automatic_optimization:
-            raise NotDoneError("under manual optimization the training step can't be run alone")
+        """Return a finding for each transform that changes labels, and one on the others."""
         first = subject.batches(1)
         if not first:
             raise NotDoneError("there are no training batches")
         try:
             inputs = get_tensor(first[0], "input", owner=self.name)
             count = max(_SAMPLES // max(count_samples(first[0]), 1), 1)
-        except (TechniqueError, ValueError) as error:
+        except UserError as error:
             raise NotDoneError(one_line(error)) from error
-        transforms = transforms_for(inputs, _pad_id(subject))
+        transforms = transforms_for(inputs, pad_id_of(subject))
         training = trained_copy(subject, 0.6)
         batches = subject.batches(count)
-        plain = _predictions(run_training_step(training.module, batches).predictions)
-        targets = plain.targets
-        basis = judge_labels(plain.predicted, plain.predicted, targets, plain.num_classes)
-        guessing = float(torch.bincount(targets[targets >= 0]).max()) / max(len(targets), 1)
-        if basis.plain < guessing + _LEARNED * (1 - guessing):
+        plain = gather(run_training_step(training.module, batches).predictions)
+        guessing = torch.bincount(plain.targets.clamp(min=0)).max() / len(plain.targets)
+        right = float((plain.predicted == plain.targets).double().mean())
+        if right < guessing + _LEARNED * (1 - guessing):
             raise NotDoneError(
-                f"after {training.steps} steps the model is right on {basis.plain:.0%} of training "
-                f"samples, and guessing is on {guessing:.0%}: too little to judge by"
+                f"after {training.steps} steps the model is right on {right:.0%} of training "
+                f"samples, and guessing is on {float(guessing):.0%}: too little to judge by"
             )
-        found: dict[str, Survival] = {}
+        found: dict[Transform, Survival] = {}
         for one in transforms:
-            if not subject.check_time(f"the transform {one.argument} and those after it"):
+            if not subject.check_time(f"{one.title}, and what comes after it"):
                 break
             generator = torch.Generator().manual_seed(subject.seed)
             try:
                 changed = [one.trial.change(batch, generator) for batch in batches]
-            except (TechniqueError, ValueError, TypeError):
-                continue  # such as a crop larger than the image
-            moved = _predictions(run_training_step(training.module, changed).predictions)
-            found[one.argument] = judge_labels(
-                plain.predicted, moved.predicted, targets, plain.num_classes
+            except UserError as error:
+                raise NotDoneError(one_line(error)) from error
+            moved = gather(run_training_step(training.module, changed).predictions)
+            found[one] = judge_labels(
+                plain.predicted, moved.predicted, plain.targets, plain.num_classes
             )
         if not found:
             raise NotDoneError("there was no time for a transform")
-        names = class_names(subject, plain.num_classes)
-        tried = [one for one in transforms if one.argument in found]
-        return self._findings(subject, tried, found, names, training.steps)
+        return self._findings(subject, found, plain.num_classes, training.steps)
 
     def _findings(
-        self,
-        subject: Subject,
-        tried: Sequence[Transform],
-        found: dict[str, Survival],
-        names: list[str],
-        steps: int,
+        self, subject: Subject, found: dict[Transform, Survival], num_classes: int, steps: int
     ) -> list[Finding]:
-        kind = type(tried[0].trial)
-        used = _used(subject)
-        changing = [one for one in tried if found[one.argument].cycles]
-        findings = []
-        for one in changing:
-            survival = found[one.argument]
-            swapped = "; ".join(
-                " and ".join(names[index] for index in cycle) for cycle in survival.cycles
-            )
-            is_used = any(getattr(other, one.argument, None) for other in used)
-            findings.append(
-                Finding(
-                    self.name,
-                    "augmentation",
-                    f"{one.argument}: accuracy on training samples falls from "
-                    f"{survival.plain:.0%} to {survival.changed:.0%}, and the model takes for "
-                    f"each other: {swapped}",
-                    "The transform turns samples of one class into samples of another, whose "
-                    "label they don't get: " + ("don't train with it." if not is_used else "")
-                    + ("training with it teaches that the classes are the same." * is_used),
-                    {"transform": one.argument, "steps": steps, **_data(survival, names)},
-                    0.9 if is_used else 0.0,
-                    f"train without {one.argument}" if is_used else None,
-                    change_arguments(subject.config, type(one.trial).__name__, _off(one))
-                    if is_used
-                    else None,
-                    f"without_{one.argument}",
-                )
-            )
-        keeping = [
-            one
-            for one in tried
-            if one not in changing and found[one.argument].kept >= _KEPT
+        used, names = used_techniques(subject), class_names(subject, num_classes)
+        findings = [
+            self._changing(subject, one, survival, names, one.is_used_by(used))
+            for one, survival in found.items()
+            if survival.cycles
         ]
-        figure = ", ".join(
-            f"{one.argument} {found[one.argument].changed:.0%}" for one in tried
-        )
-        figure = (
-            f"accuracy on training samples {found[tried[0].argument].plain:.0%} after {steps} "
-            f"steps; transformed: {figure}"
-        )
-        data = {one.argument: _data(found[one.argument], names) for one in tried}
-        unused = [
-            one for one in keeping if not any(getattr(o, one.argument, None) for o in used)
-        ]
-        if not unused or any(isinstance(other, kind) for other in used):
-            findings.append(
-                Finding(
-                    self.name,
-                    "augmentation",
-                    figure,
-                    "Labels surely survive none of the transforms."
-                    if not keeping
-                    else "The transforms that labels survive are in use already.",
-                    data,
-                    arm="transforms",
-                )
+        plain = next(iter(found.values())).plain
+        shown = ", ".join(f"{one.title} {survival.changed:.0%}" for one, survival in found.items())
+        data = {
+            "steps": steps,
+            "plain": plain,
+            "transformed": {
+                one.title: {"accuracy": survival.changed, "kept": survival.kept}
+                for one, survival in found.items()
+            },
+        }
+        figure = f"right on {plain:.0%} of training samples after {steps} steps; after {shown}"
+        kept = [one for one, survival in found.items() if _keeps_labels(survival)]
+        unused = [one for one in kept if not one.is_used_by(used)]
+        if not kept or not unused or any(isinstance(kept[0].trial, type(one)) for one in used):
+            reason = (
+                "A model that hasn't seen the transforms is lost: that labels survive isn't shown."
+                if not kept
+                else "What labels survive is in use already, or could be added to it."
             )
-            return findings
-        ...
-        return findings
+            return [*findings, Finding(self.name, "augmentation", figure, reason, data)]
+        titles = ", ".join(one.title for one in unused)
+        return [
+            *findings,
+            Finding(
+                self.name,
+                "augmentation",
+                figure,
+                f"Labels survive {titles}: a model that never saw them mostly gives the same.",
+                data,
+                0.1,
+                f"train with {titles}",
+                overlay_of(unused),
+                "augmentation",
+            ),
+        ]
+
+    def _changing(
+        self, subject: Subject, one: Transform, found: Survival, names: list[str], is_used: bool
+    ) -> Finding:
+        cycles = [[names[index] for index in cycle] for cycle in found.cycles]
+        swapped = "; ".join(" and ".join(cycle) for cycle in cycles)
+        return Finding(
+            self.name,
+            "augmentation",
+            f"{one.title}: right on {found.plain:.0%} of training samples, {found.changed:.0%} "
+            f"after it; taken for each other: {swapped}",
+            "It makes samples of one class look like samples of another, so training with it "
+            "teaches that both are the same"
+            + (", and the run does." if is_used else ": it is none to train with."),
+            {
+                "transform": one.argument,
+                "technique": one.technique,
+                "plain": found.plain,
+                "transformed": found.changed,
+                "taken_for_each_other": cycles,
+                "used": is_used,
+            },
+            0.9 if is_used else 0.0,
+            f"train without {one.title} ({one.argument} of {one.technique})" if is_used else None,
+            change_arguments(subject.config, one.technique, {one.argument: one.neutral})
+            if is_used
+            else None,
+            "without_" + one.title.replace(" ", "_"),
+        )
 
 
-def transforms_for(inputs: Tensor, pad_id: int) -> list[Transform]:
-    """Return the transforms that are tried on inputs of this kind.
+def gather(predictions: Sequence[Predictions | None]) -> Predictions:
+    """Return the predictions of all batches together.
 
     Raises:
-        NotDoneError: if they are neither images nor texts.
+        NotDoneError: if there is a batch without.
     """
+    found = [one for one in predictions if one is not None]
+    if len(found) < len(predictions) or not found:
+        raise NotDoneError(
+            "the training step computes no cross-entropy of one class for each sample, or several "
+            "of them: what the model predicts can't be told"
+        )
+    return Predictions(
+        torch.cat([one.predicted for one in found]),
+        torch.cat([one.targets for one in found]),
+        max(one.num_classes for one in found),
+    )
+
+
+def overlay_of(transforms: Sequence[Transform]) -> dict[str, Any]:
+    """Return the overlay that adds all transforms, those of one technique as one callback."""
+    arguments: dict[str, dict[str, Any]] = {}
+    for one in transforms:
+        arguments.setdefault(one.technique, {}).update(one.usual)
+    callbacks = [
+        {"class_path": name, "init_args": init_args} for name, init_args in arguments.items()
+    ]
+    return {"trainer": {"callbacks+": callbacks}}
+
+
+def _keeps_labels(survival: Survival) -> bool:
+    return not survival.cycles and survival.kept >= _KEPT

@@ -5,13 +5,12 @@ from typing import Any, ClassVar
 from lightning.pytorch import LightningModule
 
 from lightning_dlopt.core.named_modules import listing
-from lightning_dlopt.core.parameters import select_parameters
 from lightning_dlopt.evidence.advise.finding import Finding, NotDoneError, Question
 from lightning_dlopt.evidence.advise.overlays import rate_overlay
 from lightning_dlopt.evidence.advise.probe import Probe
 from lightning_dlopt.evidence.advise.short_run import run_training_step
 from lightning_dlopt.evidence.advise.subject import Subject
-from lightning_dlopt.evidence.advise.training import Training, group_rates
+from lightning_dlopt.evidence.advise.training import Training, base_rate
 from lightning_dlopt.evidence.advise.unit_activity import Activity, WatchUnits
 from lightning_dlopt.evidence.advise.update_ratios import WatchUpdates
 
@@ -50,32 +49,35 @@ class LayerHealth(Probe):
         )
         if not training.steps:
             raise NotDoneError("there was no time for a step of training")
+        subject.cut_off = None  # fewer steps are told with the figures
         after = watch_units(training.module, batches)
         return [
             self._updates(subject, watch.medians(), training),
             self._units(subject, before, after, training),
         ]
 
-    def _updates(
-        self, subject: Subject, ratios: dict[str, float], training: Training
-    ) -> Finding:
+    def _updates(self, subject: Subject, ratios: dict[str, float], training: Training) -> Finding:
         if not ratios:
             return Finding(
-                self.name, "rate", "no layer has weights", "There is nothing to compare.", arm="rate"
+                self.name,
+                "rate",
+                "no layer has weights",
+                "There is nothing to compare.",
+                arm="rate",
             )
         fastest = max(ratios, key=lambda name: ratios[name])
         slowest = min(ratios, key=lambda name: ratios[name])
         data: dict[str, Any] = {"ratios": ratios, "steps": training.steps}
         figure = (
             f"a step moves the weights by {ratios[slowest]:.1g} ({slowest}) to "
-            f"{ratios[fastest]:.1g} ({fastest}) of their size"
+            f"{ratios[fastest]:.1g} ({fastest}) of their size, after {training.steps} steps"
         )
         middle = sorted(ratios.values())[len(ratios) // 2]
         still = [name for name, ratio in ratios.items() if ratio == 0]
         if middle > _FAST or (0 < middle < _SLOW):
             fast = middle > _FAST
             factor = 10.0 ** -max(round_up_decades(middle / (10 * _USUAL)), 1) if fast else 100.0
-            rates = group_rates(training.optimizers)
+            rates = _rates(training)
             overlay, how = rate_overlay(subject.config, training.optimizers, rates, factor)
             return Finding(
                 self.name,
@@ -98,7 +100,7 @@ class LayerHealth(Probe):
                 self.name,
                 "rate",
                 f"{len(still)} of {len(ratios)} layers don't move: {listing(still)}",
-                "They have requires_grad and get a gradient of 0 or none, or no optimizer has them.",
+                "Their weights aren't frozen, but get no gradient, or no optimizer has them.",
                 data,
                 0.4,
                 "find out whether the loss depends on them and the optimizer has them, or freeze "
@@ -141,7 +143,7 @@ class LayerHealth(Probe):
         worst = max(layers, key=lambda one: one.dead)
         figure = (
             f"{dead} of {total} units say the same for every sample, at most {worst.dead:.0%} of a "
-            f"layer ({worst.layer})"
+            f"layer ({worst.layer}), after {training.steps} steps"
         )
         if worst.dead < _OF_LAYER and dead < total * _OF_ALL:
             return Finding(
@@ -167,12 +169,12 @@ class LayerHealth(Probe):
                 "a normalization layer before it, or LeakyReLU, keeps units alive",
                 arm="units",
             )
-        rates = group_rates(training.optimizers)
+        rates = _rates(training)
         overlay, how = rate_overlay(subject.config, training.optimizers, rates, 0.1)
         return Finding(
             self.name,
             "rate",
-            figure + f", most of them since the first of {training.steps} steps",
+            figure + ", most of them not before the first",
             f"{what} and never recover; too large steps have pushed them there.",
             data,
             severity,
@@ -180,6 +182,10 @@ class LayerHealth(Probe):
             overlay,
             "units",
         )
+
+
+def _rates(training: Training) -> list[float]:
+    return [base_rate(group) for one in training.optimizers for group in one.param_groups]
 
 
 def watch_units(module: LightningModule, batches: list[Any]) -> list[Activity]:
