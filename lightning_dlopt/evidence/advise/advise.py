@@ -1,7 +1,7 @@
 """Runs the probes within a budget of time and ranks what they find."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lightning_dlopt.core.checks import check_number
@@ -85,7 +85,12 @@ class Advice:
         }
 
 
-def advise(subject: Subject, budget: float = 60.0, probes: Sequence[Probe] | None = None) -> Advice:
+def advise(
+    subject: Subject,
+    budget: float = 60.0,
+    probes: Sequence[Probe] | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Advice:
     """Run probes on a module and its data, the cheapest first.
 
     Each gets the part of the time that is left which its share is of those that haven't run, so
@@ -95,6 +100,7 @@ def advise(subject: Subject, budget: float = 60.0, probes: Sequence[Probe] | Non
         subject: the module and its data, which stay as they are.
         budget: seconds for all probes together, above 0.
         probes: those to run, in order; all of :func:`find_probes` if None.
+        tell: is called with the name of each probe before it runs.
 
     Raises:
         ArgumentError: if the budget isn't above 0.
@@ -111,8 +117,10 @@ def advise(subject: Subject, budget: float = 60.0, probes: Sequence[Probe] | Non
             why = f"the budget of {budget:g} s was used up before it"
             outcomes.append(Outcome(probe.name, probe.questions, not_done=why))
             continue
+        if tell is not None:
+            tell(probe.name)
         outcomes.append(_outcome(probe, subject, left * probe.share / shares))
-    return Advice(outcomes, budget, subject.left_out())
+    return Advice(_with_own_arms(outcomes), budget, subject.left_out())
 
 
 def _outcome(probe: Probe, subject: Subject, seconds: float) -> Outcome:
@@ -129,3 +137,20 @@ def _outcome(probe: Probe, subject: Subject, seconds: float) -> Outcome:
         not_done = f"{type(error).__name__}: {one_line(error)}"
     took = subject.clock() - begin
     return Outcome(probe.name, probe.questions, findings, not_done, subject.cut_off, took)
+
+
+def _with_own_arms(outcomes: list[Outcome]) -> list[Outcome]:
+    """Return outcomes in which no two findings have the same arm."""
+    taken: set[str] = set()
+    renamed = []
+    for outcome in outcomes:
+        findings = []
+        for one in outcome.findings:
+            arm, number = one.arm, 1
+            while arm in taken:
+                number += 1
+                arm = f"{one.arm}_{number}"
+            taken.add(arm)
+            findings.append(replace(one, arm=arm))
+        renamed.append(replace(outcome, findings=findings))
+    return renamed

@@ -1,10 +1,12 @@
 """What a probe finds, and the questions that it answers."""
 
 import math
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from lightning_dlopt.core.checks import check_choice, check_number
+from lightning_dlopt.core.errors import ArgumentError
 
 Question: TypeAlias = Literal["optimizer", "rate", "regularizer", "augmentation", "generalization"]
 
@@ -63,15 +65,13 @@ class Finding:
         check_choice(self, "question", self.question, tuple(QUESTIONS))
         check_number(self, "severity", self.severity, "[0, 1]")
         if (self.severity > 0) != (self.suggestion is not None):
-            from lightning_dlopt.core.errors import ArgumentError
-
             raise ArgumentError(
                 f"Finding of {self.probe}: severity={self.severity} and "
                 f"suggestion={self.suggestion!r}: there is a suggestion exactly if severity is "
                 "above 0"
             )
         if not self.arm:
-            object.__setattr__(self, "arm", self.probe.replace(" ", "_").replace("/", "_"))
+            object.__setattr__(self, "arm", re.sub(r"\W+", "_", self.probe))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data; infinities and NaN are text, since JSON has none."""

@@ -10,12 +10,20 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import (
+    Checkpoint,
+    LearningRateMonitor,
+    ModelSummary,
+    ProgressBar,
+)
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch.optim import Optimizer
 
 from lightning_dlopt.core.batch_copy import copied
 from lightning_dlopt.core.global_generators import kept_generators, seed_global
+from lightning_dlopt.core.mixin import TechniqueMixin
 from lightning_dlopt.core.technique import Technique
-from lightning_dlopt.evidence.advise.copying import copied_data, copied_module, optimizers_in
+from lightning_dlopt.evidence.advise.copying import copied_data, copied_module
 from lightning_dlopt.evidence.advise.finding import NotDoneError
 from lightning_dlopt.evidence.advise.training import (
     ConstantRates,
@@ -35,6 +43,9 @@ Kind = Literal["train", "val"]
 #: Techniques that belong to a whole run and mean nothing in a short one.
 _OF_WHOLE_RUNS = (Schedule, ChannelPruning, MagnitudePruning)
 
+#: Callbacks that change nothing in training, and so aren't missed.
+_WITHOUT_EFFECT = (Checkpoint, ModelSummary, ProgressBar, LearningRateMonitor)
+
 
 class Subject:
     """A module and its data, to be probed and left as they are.
@@ -51,6 +62,8 @@ class Subject:
         data: its DataModule, or None if the module has its own loaders.
         trainer: the run's Trainer, whose precision, clipping, accumulation and techniques the
             short runs take over; None for defaults.
+        config: the run's resolved configuration as plain data (``model``, ``data``, ``trainer``),
+            where overlays look for keys to set; empty if there is none.
         seed: of the global generators in every run.
         clock: gives the time in seconds.
 
@@ -67,14 +80,17 @@ class Subject:
         data: LightningDataModule | None = None,
         trainer: Trainer | None = None,
         *,
+        config: Mapping[str, Any] | None = None,
         seed: int = 0,
         clock: Callable[[], float] = now,
     ) -> None:
         self.module, self.data, self.trainer = module, data, trainer
+        self.config = config or {}
         self.seed, self.clock = seed, clock
         self.deadline = float("inf")
         self.cut_off: str | None = None
         self.device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
+        self._step_seconds: float | None = None
         self._prepared: LightningDataModule | None = None
         self._drawn: dict[Kind, list[Any]] = {}
 
@@ -92,6 +108,35 @@ class Subject:
             return True
         self.cut_off = doing
         return False
+
+    def affordable(self, steps: int, least: int, runs: float = 1.0) -> int:
+        """Return how many steps each of some runs can have in the time left.
+
+        As many as are wanted, or fewer, which is noted as cut off. What a step takes is measured
+        once.
+
+        Args:
+            steps: wanted.
+            least: below which a run would say nothing.
+            runs: how many of them there will be.
+
+        Raises:
+            NotDoneError: if not even ``least`` can be had.
+        """
+        if self._step_seconds is None:
+            done = self.train(max_steps=4)
+            self._step_seconds = done.seconds / max(done.steps, 1)
+        left = self.seconds_left()
+        can = steps if self._step_seconds <= 0 else int(left / runs / self._step_seconds)
+        if can < least:
+            raise NotDoneError(
+                f"{runs * least:.0f} steps, the fewest that say anything, need "
+                f"{runs * least * self._step_seconds:.0f} s, and {left:.0f} s of the budget were "
+                "left for them: give a longer one"
+            )
+        if can < steps:
+            self.cut_off = f"runs of {can} steps instead of {steps}"
+        return min(steps, can)
 
     def copy(self) -> LightningModule:
         """Return a fresh copy of the module with its initial weights, attached to no Trainer.
@@ -130,6 +175,7 @@ class Subject:
         batches: Sequence[Any] | None = None,
         hold_weights: bool = False,
         module: LightningModule | None = None,
+        plain: bool = False,
     ) -> Training:
         """Train a copy for a few steps.
 
@@ -141,6 +187,7 @@ class Subject:
                 trains on the module's own loader with all that it does.
             hold_weights: put the weights back after each step: gradients at one point.
             module: a copy to train, such as one with other weights; a fresh one if None.
+            plain: leave out what regularizes and augments.
 
         Raises:
             NotDoneError: if there is nothing to train on.
@@ -151,13 +198,25 @@ class Subject:
         watch = Watch(training, begin + min(seconds, self.seconds_left()), self.clock)
         with self.isolated():
             held = [HoldWeights()] if hold_weights else []
-            used = [*self.techniques(), ConstantRates(), *callbacks, *held, watch]
+            used = [*self.techniques(plain), ConstantRates(), *callbacks, *held, watch]
             trainer = quiet_trainer(self.trainer, used, max_steps)
-            self._fit(trainer, training.module, batches)
+            self._fit(trainer, training.module, batches, plain)
         training.seconds = self.clock() - begin
         if training.cut_off:
             self.cut_off = f"a run of {max_steps} steps after {training.steps}"
         return training
+
+    def optimizers(self) -> list[Optimizer]:
+        """Return the optimizers that a run starts with, at their configured rates.
+
+        They train a copy that is set up for the first step.
+        """
+        return self.train(max_steps=0).optimizers
+
+    def validation_metrics(self) -> list[str]:
+        """Return the names of what validation logs; none if there is no validation."""
+        batches = self.batches(1, "val")
+        return list(self.evaluate(self.copy(), batches)) if batches else []
 
     def evaluate(self, module: LightningModule, batches: Sequence[Any]) -> dict[str, float]:
         """Return what the module's validation step logs for the epoch of given batches.
@@ -180,18 +239,22 @@ class Subject:
             found = trainer.callback_metrics.items()
         return {name: float(value) for name, value in found}
 
-    def techniques(self) -> list[Callback]:
+    def techniques(self, plain: bool = False) -> list[Callback]:
         """Return copies of the techniques among the Trainer's callbacks that short runs have."""
-        own = [] if self.trainer is None else self.trainer.callbacks  # type: ignore[attr-defined]
-        return [copy.deepcopy(one) for one in own if _in_short_runs(one)]
+        return [copy.deepcopy(one) for one in self._callbacks() if _in_short_runs(one, plain)]
 
     def left_out(self) -> list[str]:
-        """Return the class names of the callbacks that short runs don't have."""
-        own = [] if self.trainer is None else self.trainer.callbacks  # type: ignore[attr-defined]
-        return [type(one).__name__ for one in own if not _in_short_runs(one)]
+        """Return the class names of the callbacks whose effect short runs don't have."""
+        found = [one for one in self._callbacks() if not _in_short_runs(one)]
+        return [type(one).__name__ for one in found if not isinstance(one, _WITHOUT_EFFECT)]
 
-    def _fit(self, trainer: Trainer, module: LightningModule, batches: Any) -> None:
+    def _callbacks(self) -> list[Callback]:
+        return [] if self.trainer is None else self.trainer.callbacks  # type: ignore[attr-defined]
+
+    def _fit(self, trainer: Trainer, module: LightningModule, batches: Any, plain: bool) -> None:
         data = self._data_copy()
+        if data is not None:
+            _keep_techniques(data, plain)
         if batches is not None:
             _replace_loader(module, data, "train", Replay(batches))
         elif not is_overridden("train_dataloader", module if data is None else data):
@@ -201,7 +264,7 @@ class Subject:
         def only_techniques() -> list[Callback]:
             found = configure_callbacks()
             found = list(found) if isinstance(found, Sequence) else [found]
-            return [one for one in found if _in_short_runs(one)]
+            return [one for one in found if _in_short_runs(one, plain)]
 
         module.configure_callbacks = only_techniques  # type: ignore[method-assign]
         trainer.fit(module, datamodule=data)
@@ -243,8 +306,19 @@ class Subject:
         return copied_data(self._prepared)
 
 
-def _in_short_runs(callback: Callback) -> bool:
-    return isinstance(callback, Technique) and not isinstance(callback, _OF_WHOLE_RUNS)
+def _in_short_runs(callback: Callback, plain: bool = False) -> bool:
+    """Return whether a callback is in force; in a plain run none that augments or regularizes."""
+    if not isinstance(callback, Technique) or isinstance(callback, _OF_WHOLE_RUNS):
+        return False
+    family = type(callback).__module__.removeprefix("lightning_dlopt.").split(".")[0]
+    return not (plain and family in ("regularization", "augmentation"))
+
+
+def _keep_techniques(data: Any, plain: bool) -> None:
+    """Take from a DataModule the techniques that it would bring and short runs don't have."""
+    if isinstance(data, TechniqueMixin):
+        own = data._own_techniques
+        data._own_techniques = [one for one in own if _in_short_runs(one, plain)]
 
 
 def _nothing(*_: Any, **__: Any) -> None:
@@ -262,8 +336,3 @@ def _replace_loader(module: Any, data: Any, kind: Kind, loader: Replay) -> None:
     for part in (module, data):
         if part is not None:
             part.on_before_batch_transfer = part.on_after_batch_transfer = _as_it_is
-
-
-def optimizers_of(module: LightningModule) -> Any:
-    """Return the optimizers that a module configures, without a Trainer's techniques."""
-    return optimizers_in(module.configure_optimizers())

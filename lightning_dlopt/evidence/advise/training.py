@@ -23,6 +23,7 @@ class Training:
 
     Attributes:
         module: the trained copy.
+        optimizers: that trained it.
         losses: of each training step; NaN where a step gave none.
         steps: optimizer steps made.
         cut_off: whether it ended because the time was over.
@@ -30,6 +31,7 @@ class Training:
     """
 
     module: LightningModule
+    optimizers: list[Optimizer] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     steps: int = 0
     cut_off: bool = False
@@ -77,6 +79,10 @@ class Watch(Callback):
 
     def __init__(self, training: Training, deadline: float, clock: Callable[[], float]) -> None:
         self.training, self.deadline, self.clock = training, deadline, clock
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the optimizers."""
+        self.training.optimizers = trainer.optimizers
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -138,24 +144,25 @@ def quiet_trainer(like: Trainer | None, callbacks: Sequence[Callback], max_steps
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
-    """Silence warnings and Lightning's messages in the block."""
+def quiet_lightning() -> Iterator[None]:
+    """Silence what Lightning says of the machine and the run in the block."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
 
-def group_rates(optimizers: Sequence[Optimizer]) -> list[float]:
-    """Return the configured rate of every param group."""
-    return [base_rate(group) for optimizer in optimizers for group in optimizer.param_groups]
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Silence warnings, too."""
+    with quiet_lightning(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def now() -> float:
