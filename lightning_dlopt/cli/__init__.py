@@ -16,6 +16,7 @@ commands:
   list       list the techniques, modules and data sets, one line each
   preview    draw a technique:         dlopt preview schedule CosineLR
              or its effect on images:  dlopt preview augmentation --config ...
+  advise     probe a run and say what to try: dlopt advise --config ...
   export     write a trained module:   dlopt export --config ... --ckpt_path ... --output model
 
 `dlopt COMMAND --help` explains one of them.
@@ -53,12 +54,16 @@ def main(args: Sequence[str] | None = None) -> int:
             from lightning_dlopt.cli.preview import run
 
             run(arguments[1:])
+        elif command == "advise":
+            from lightning_dlopt.cli.advise import run
+
+            run(arguments[1:])
         elif command == "export":
             from lightning_dlopt.cli.export import run
 
             run(arguments[1:])
         else:
-            known = ", ".join([*TRAINER_COMMANDS, "list", "preview", "export"])
+            known = ", ".join([*TRAINER_COMMANDS, "list", "preview", "advise", "export"])
             print(f"dlopt: error: no command {command!r}; there are {known}", file=sys.stderr)
             return 2
     except user_mistakes() as error:

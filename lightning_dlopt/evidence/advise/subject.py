@@ -90,6 +90,7 @@ class Subject:
         self.deadline = float("inf")
         self.cut_off: str | None = None
         self.device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
+        self._step_seconds: float | None = None
         self._prepared: LightningDataModule | None = None
         self._drawn: dict[Kind, list[Any]] = {}
 
@@ -107,6 +108,35 @@ class Subject:
             return True
         self.cut_off = doing
         return False
+
+    def affordable(self, steps: int, least: int, runs: float = 1.0) -> int:
+        """Return how many steps each of some runs can have in the time left.
+
+        As many as are wanted, or fewer, which is noted as cut off. What a step takes is measured
+        once.
+
+        Args:
+            steps: wanted.
+            least: below which a run would say nothing.
+            runs: how many of them there will be.
+
+        Raises:
+            NotDoneError: if not even ``least`` can be had.
+        """
+        if self._step_seconds is None:
+            done = self.train(max_steps=4)
+            self._step_seconds = done.seconds / max(done.steps, 1)
+        left = self.seconds_left()
+        can = steps if self._step_seconds <= 0 else int(left / runs / self._step_seconds)
+        if can < least:
+            raise NotDoneError(
+                f"{runs * least:.0f} steps, the fewest that say anything, need "
+                f"{runs * least * self._step_seconds:.0f} s, and {left:.0f} s of the budget were "
+                "left for them: give a longer one"
+            )
+        if can < steps:
+            self.cut_off = f"runs of {can} steps instead of {steps}"
+        return min(steps, can)
 
     def copy(self) -> LightningModule:
         """Return a fresh copy of the module with its initial weights, attached to no Trainer.
