@@ -26,6 +26,14 @@ STEPS = 300
 _TRAINED: WeakKeyDictionary[Subject, Training] = WeakKeyDictionary()
 
 
+def check_automatic(module: LightningModule) -> None:
+    """Raise a NotDoneError if a module optimizes by itself in its training step."""
+    if not module.automatic_optimization:
+        raise NotDoneError(
+            f"{type(module).__name__} optimizes manually: its training step can't be run alone"
+        )
+
+
 def trained_copy(subject: Subject, share: float = 0.5) -> Training:
     """Return a copy of the module that was trained for up to 300 steps, without augmentation.
 
@@ -38,6 +46,7 @@ def trained_copy(subject: Subject, share: float = 0.5) -> Training:
         subject: of the probe at work.
         share: which part of the time that the probe has left may be spent, in (0, 1].
     """
+    check_automatic(subject.module)
     earlier = _TRAINED.get(subject)
     steps = 0 if earlier is None else earlier.steps
     if earlier is None or (steps < STEPS and subject.seconds_left() > earlier.seconds / 4):
@@ -97,12 +106,9 @@ def run_training_step(
             batch.
 
     Raises:
-        NotDoneError: if the module optimizes by itself in its step.
+        NotDoneError: as :func:`check_automatic`.
     """
-    if not module.automatic_optimization:
-        raise NotDoneError(
-            f"{type(module).__name__} optimizes manually: its training step can't be run alone"
-        )
+    check_automatic(module)
     results = StepResults()
     modes = {part: part.training for part in module.modules()}
     module.train(training)

@@ -8,7 +8,7 @@ from lightning_dlopt.core.named_modules import listing
 from lightning_dlopt.evidence.advise.finding import Finding, NotDoneError, Question
 from lightning_dlopt.evidence.advise.overlays import rate_overlay
 from lightning_dlopt.evidence.advise.probe import Probe
-from lightning_dlopt.evidence.advise.short_run import run_training_step
+from lightning_dlopt.evidence.advise.short_run import check_automatic, run_training_step
 from lightning_dlopt.evidence.advise.subject import Subject
 from lightning_dlopt.evidence.advise.training import Training, base_rate
 from lightning_dlopt.evidence.advise.unit_activity import Activity, WatchUnits
@@ -38,8 +38,7 @@ class LayerHealth(Probe):
 
     def run(self, subject: Subject) -> list[Finding]:
         """Return a finding on the updates and one on the units."""
-        if not subject.module.automatic_optimization:
-            raise NotDoneError("under manual optimization steps and losses aren't Lightning's")
+        check_automatic(subject.module)
         batches = subject.batches(_BATCHES)
         begin = subject.train(max_steps=0).module
         before = watch_units(begin, batches[: max(len(batches) // 2, 1)])
