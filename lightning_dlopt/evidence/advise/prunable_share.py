@@ -1,21 +1,21 @@
 """How many of the weights can be set to zero before the loss moves."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from lightning_dlopt.core.checks import check_number
 from lightning_dlopt.structure.magnitude.magnitude import prune_by_magnitude_
 
 
 def prunable_share(
     weights: Sequence[Tensor],
     measure: Callable[[], float],
-    tolerance: float = 0.01,
+    limit: float,
     steps: int = 6,
 ) -> tuple[float, float]:
-    """Find the largest share of weights that can be pruned at once without raising the loss.
+    """Find the largest share of weights that can be pruned at once with a loss below a limit.
 
     The weights of smallest magnitude in all tensors together are set to 0, without any training
     afterwards. The share is found by halving, as if the loss could only rise with it; the one that
@@ -24,22 +24,20 @@ def prunable_share(
     Args:
         weights: tensors of the network, changed in place for the time being.
         measure: returns the loss of the network as it is now; the same samples each time.
-        tolerance: by which part of itself the loss may rise, above 0.
+        limit: up to which the loss may rise.
         steps: how often to halve: the share is known to ``2**-steps``.
 
     Returns:
-        The share of all elements, in [0, 1], and the loss with so many pruned.
+        The share of all elements, in [0, 1], and the loss with so many pruned; 0 and NaN if it was
+        below the limit with none of the shares.
 
     Example:
         >>> weight = torch.tensor([0.0, 0.0, 0.0, 5.0])
-        >>> prunable_share([weight], lambda: 6 - float(weight.sum()), steps=2)
+        >>> prunable_share([weight], lambda: 6 - float(weight.sum()), 1.5, steps=2)
         (0.75, 1.0)
     """
-    tolerance = check_number("prunable_share", "tolerance", tolerance, "(0, inf)")
     originals = [weight.detach().clone() for weight in weights]
-    whole = measure()
-    limit = whole + tolerance * abs(whole)
-    low, high, loss, pruned = 0.0, 1.0, whole, 0
+    low, high, loss, pruned = 0.0, 1.0, math.nan, 0
     try:
         for _ in range(steps):
             middle = (low + high) / 2

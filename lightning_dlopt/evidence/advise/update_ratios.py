@@ -21,6 +21,7 @@ def update_ratios(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> 
         after: the same names and shapes.
 
     Example:
+        >>> import torch
         >>> update_ratios({"w": torch.tensor([3.0, 4.0])}, {"w": torch.tensor([3.0, 4.5])})
         {'w': 0.1}
     """
@@ -72,7 +73,11 @@ class WatchUpdates(Callback):
 
     def medians(self) -> dict[str, float]:
         """Return each layer's median over the second half of the steps that were looked at."""
+        return {name: median(values[len(values) // 2 :]) for name, values in self.ratios.items()}
+
+    def largest(self) -> dict[str, float]:
+        """Return each layer's largest ratio; NaN if there was one."""
         return {
-            name: median(values[len(values) // 2 :]) if values else math.nan
+            name: math.nan if any(map(math.isnan, values)) else max(values)
             for name, values in self.ratios.items()
         }

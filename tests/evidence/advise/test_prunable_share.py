@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from lightning_dlopt.core.errors import ArgumentError
 from lightning_dlopt.evidence.advise.prunable_share import prunable_share
 
 
@@ -19,7 +18,7 @@ def test_weights_that_say_nothing_are_prunable() -> None:
     def measure() -> float:
         return float((inputs @ weight - targets).square().mean())
 
-    share, loss = prunable_share([weight], measure, steps=8)
+    share, loss = prunable_share([weight], measure, 1.01 * measure(), steps=8)
     assert share == 0.75
     assert loss <= 1.01 * measure()
     # by hand: of every share
@@ -36,7 +35,7 @@ def test_weights_that_say_nothing_are_prunable() -> None:
 def test_over_several_tensors_and_the_weights_come_back() -> None:
     one, two = torch.tensor([[0.1, 2.0]]), torch.tensor([3.0, 0.2])
     before = one.clone(), two.clone()
-    share, loss = prunable_share([one, two], lambda: 10 - float(one.sum() + two.sum()), 0.1, 4)
+    share, loss = prunable_share([one, two], lambda: 10 - float(one.sum() + two.sum()), 5.2, 4)
     assert share == 0.5
     assert loss == pytest.approx(5.0)
     assert torch.equal(one, before[0])
@@ -48,32 +47,23 @@ def test_the_weights_come_back_after_an_error() -> None:
 
     def measure() -> float:
         calls.append(weight.tolist())
-        if len(calls) == 2:
+        if len(calls) == 1:
             raise RuntimeError("no")
         return 1.0
 
     with pytest.raises(RuntimeError, match="no"):
-        prunable_share([weight], measure)
-    assert calls[1] == [0.0, 2.0]
+        prunable_share([weight], measure, 1.0)
+    assert calls == [[0.0, 2.0]]
     assert weight.tolist() == [1.0, 2.0]
 
 
 def test_nothing_can_go_where_everything_counts() -> None:
     weight = torch.ones(64)
-    assert prunable_share([weight], lambda: 65 - float(weight.sum()))[0] == 0.0
+    share, loss = prunable_share([weight], lambda: 65 - float(weight.sum()), 1.5)
+    assert share == 0.0
+    assert math.isnan(loss)
 
 
 def test_a_loss_that_is_not_a_number_is_no_success() -> None:
     weight = torch.ones(4)
-    assert prunable_share([weight], lambda: 1.0 if weight.all() else math.nan)[0] == 0.0
-
-
-def test_a_negative_loss_may_rise_by_a_part_of_its_size() -> None:
-    weight = torch.tensor([0.5, 100.0])
-    assert prunable_share([weight], lambda: -float(weight.sum()), steps=1)[0] == 0.5
-    assert prunable_share([weight], lambda: -float(weight.sum()), 0.001, steps=1)[0] == 0.0
-
-
-def test_a_tolerance_that_makes_no_sense() -> None:
-    with pytest.raises(ArgumentError, match="tolerance=0"):
-        prunable_share([torch.ones(1)], lambda: 1.0, tolerance=0)
+    assert prunable_share([weight], lambda: 1.0 if weight.all() else math.nan, 2.0)[0] == 0.0

@@ -1,5 +1,7 @@
 """Do all layers move at a sound pace, and do all units do something?"""
 
+import math
+from statistics import median
 from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule
@@ -15,9 +17,10 @@ from lightning_dlopt.evidence.advise.unit_activity import Activity, WatchUnits
 from lightning_dlopt.evidence.advise.update_ratios import WatchUpdates
 
 _STEPS, _BATCHES = 100, 16
-#: The usual ratio of update to weights, and where it is alarming. Adam's first steps lie above
-#: the usual one whatever the network, so the upper limit leaves much room.
-_USUAL, _FAST, _SLOW = 1e-3, 0.1, 1e-6
+#: The ratio of update to weights, usually about 0.001, from where it is alarming: of the median
+#: layer late in the run, at most, and late in the run again. Adam's first steps lie above the usual
+#: ones whatever the network, so the limits leave much room.
+_FAST, _WHOLE, _SLOW = 0.1, 1.0, 1e-6
 #: The share of a layer's units that is alarming if they say nothing, and of all units.
 _OF_LAYER, _OF_ALL = 0.5, 0.25
 #: A layer of fewer units says too little.
@@ -51,67 +54,69 @@ class LayerHealth(Probe):
         subject.cut_off = None  # fewer steps are told with the figures
         after = watch_units(training.module, batches)
         return [
-            self._updates(subject, watch.medians(), training),
+            self._updates(subject, watch, training),
             self._units(subject, before, after, training),
         ]
 
-    def _updates(self, subject: Subject, ratios: dict[str, float], training: Training) -> Finding:
+    def _updates(self, subject: Subject, watch: WatchUpdates, training: Training) -> Finding:
+        ratios, largest = watch.medians(), watch.largest()
         if not ratios:
             return Finding(
-                self.name,
-                "rate",
-                "no layer has weights",
-                "There is nothing to compare.",
-                arm="rate",
+                self.name, "rate", "no layer has weights", "There is nothing to compare."
             )
         fastest = max(ratios, key=lambda name: ratios[name])
         slowest = min(ratios, key=lambda name: ratios[name])
-        data: dict[str, Any] = {"ratios": ratios, "steps": training.steps}
+        most = max(largest, key=lambda name: largest[name])
+        data: dict[str, Any] = {"ratios": ratios, "largest": largest, "steps": training.steps}
         figure = (
             f"a step moves the weights by {ratios[slowest]:.1g} ({slowest}) to "
-            f"{ratios[fastest]:.1g} ({fastest}) of their size, after {training.steps} steps"
+            f"{ratios[fastest]:.1g} ({fastest}) of their size, after {training.steps} steps, and "
+            f"by {largest[most]:.1g} at most ({most})"
         )
-        middle = sorted(ratios.values())[len(ratios) // 2]
-        still = [name for name, ratio in ratios.items() if ratio == 0]
-        if middle > _FAST or (0 < middle < _SLOW):
-            fast = middle > _FAST
-            factor = 10.0 ** -max(round_up_decades(middle / (10 * _USUAL)), 1) if fast else 100.0
-            rates = _rates(training)
-            overlay, how = rate_overlay(subject.config, training.optimizers, rates, factor)
-            return Finding(
-                self.name,
-                "rate",
-                figure,
-                "Steps are usually about 0.001 of the weights; "
-                + (
-                    "so large ones undo what the network was initialized to and has learned."
-                    if fast
-                    else "so small ones take as many times longer to get anywhere."
-                ),
-                data,
-                0.6 if fast else 0.4,
-                f"multiply the learning rate by {factor:g} ({how})",
-                overlay,
-                "slower" if fast else "faster",
-            )
-        if still:
-            return Finding(
-                self.name,
-                "rate",
-                f"{len(still)} of {len(ratios)} layers don't move: {listing(still)}",
-                "Their weights aren't frozen, but get no gradient, or no optimizer has them.",
-                data,
-                0.4,
-                "find out whether the loss depends on them and the optimizer has them, or freeze "
-                "them",
-                arm="still_layers",
-            )
+        usually, at_most = _middle(ratios), _middle(largest)
+        if not math.isfinite(at_most) or at_most > _WHOLE or usually > _FAST:
+            excess = max(usually / _FAST, at_most / _WHOLE, 1.0) * 10
+            factor = 10.0 ** -decades(excess) if math.isfinite(excess) else 0.01
+            reason = "steps as large as the weights wipe out what they were initialized to."
+        elif 0 < usually < _SLOW:
+            factor = 100.0
+            reason = "so small ones take as many times longer to get anywhere."
+        else:
+            return self._still(ratios, figure, data)
+        rates = [base_rate(group) for one in training.optimizers for group in one.param_groups]
+        overlay, how = rate_overlay(subject.config, training.optimizers, rates, factor)
         return Finding(
             self.name,
             "rate",
             figure,
-            "That is within what is seen in sound training, usually about 0.001.",
+            f"Steps are usually about 0.001 of the weights; {reason}",
             data,
+            0.4 if factor > 1 else 0.6,
+            f"multiply the learning rate by {factor:g} ({how})",
+            overlay,
+            "faster" if factor > 1 else "slower",
+        )
+
+    def _still(self, ratios: dict[str, float], figure: str, data: dict[str, Any]) -> Finding:
+        """Return the finding on layers that don't move, or that there are none."""
+        still = [name for name, ratio in ratios.items() if ratio == 0]
+        if not still:
+            return Finding(
+                self.name,
+                "rate",
+                figure,
+                "That is within what is seen in sound training, usually about 0.001.",
+                data,
+            )
+        return Finding(
+            self.name,
+            "rate",
+            f"{len(still)} of {len(ratios)} layers don't move: {listing(still)}",
+            "Their weights aren't frozen, but get no gradient, or no optimizer has them.",
+            data,
+            0.4,
+            "find out whether the loss depends on them and the optimizer has them, or freeze them",
+            arm="still_layers",
         )
 
     def _units(
@@ -168,7 +173,7 @@ class LayerHealth(Probe):
                 "a normalization layer before it, or LeakyReLU, keeps units alive",
                 arm="units",
             )
-        rates = _rates(training)
+        rates = [base_rate(group) for one in training.optimizers for group in one.param_groups]
         overlay, how = rate_overlay(subject.config, training.optimizers, rates, 0.1)
         return Finding(
             self.name,
@@ -183,10 +188,6 @@ class LayerHealth(Probe):
         )
 
 
-def _rates(training: Training) -> list[float]:
-    return [base_rate(group) for one in training.optimizers for group in one.param_groups]
-
-
 def watch_units(module: LightningModule, batches: list[Any]) -> list[Activity]:
     """Return what the units of a module give out in its training step, in training mode."""
     with WatchUnits(module) as watch:
@@ -196,14 +197,17 @@ def watch_units(module: LightningModule, batches: list[Any]) -> list[Activity]:
     return watch.activities()
 
 
-def round_up_decades(factor: float) -> int:
-    """Return the least number of decades that is at least a factor, from 0 on.
+def decades(factor: float) -> int:
+    """Return the least number of powers of ten that reaches a factor, at most 4.
 
     Example:
-        >>> round_up_decades(15), round_up_decades(0.5)
+        >>> decades(15), decades(0.5)
         (2, 0)
     """
-    decades = 0
-    while factor > 10**decades and decades < 12:
-        decades += 1
-    return decades
+    return next(number for number in range(5) if factor <= 10**number or number == 4)
+
+
+def _middle(ratios: dict[str, float]) -> float:
+    """Return the median layer's ratio; NaN if there is one among them."""
+    values = list(ratios.values())
+    return math.nan if any(map(math.isnan, values)) else median(values)

@@ -14,7 +14,8 @@ from lightning_dlopt.evidence.advise.prunable_share import prunable_share
 from lightning_dlopt.evidence.advise.short_run import run_training_step, trained_copy
 from lightning_dlopt.evidence.advise.subject import Subject
 
-#: Batches whose loss is watched at most, how often, and by which part of itself it may rise.
+#: Batches whose loss is watched at most, how often, and which part of what
+#: training has gained may be lost.
 _BATCHES, _RUNS, _TOLERANCE = 8, 10, 0.01
 #: The share of weights from which pruning is worth a trial.
 _MANY = 0.5
@@ -22,6 +23,9 @@ _MANY = 0.5
 
 class OneShotPruning(Probe):
     """Sets the smallest weights of a briefly trained copy to 0 until its loss moves.
+
+    It may rise by a hundredth of what training has gained: a hundredth of itself would be nothing
+    where it is nearly 0.
 
     The loss is that of held-out samples where there are some, else of training samples. After a
     long training more or fewer weights may be spared: this is where it starts from.
@@ -52,15 +56,17 @@ class OneShotPruning(Probe):
                 "which weights matter isn't decided yet"
             )
         share, _ = prunable_share(
-            weights, lambda: _mean(run_training_step(module, batches).losses), _TOLERANCE
+            weights,
+            lambda: _mean(run_training_step(module, batches).losses),
+            after + _TOLERANCE * (before - after),
         )
         return [self._finding(module, share, sum(one.numel() for one in weights), training.steps)]
 
     def _finding(self, module: nn.Module, share: float, total: int, steps: int) -> Finding:
         data = {"share": share, "weights": total, "steps": steps, "tolerance": _TOLERANCE}
         figure = (
-            f"{share:.0%} of {total:,} weights can be 0 before the loss rises by 1 %, after "
-            f"{steps} steps"
+            f"{share:.0%} of {total:,} weights can be 0 before 1 % of what {steps} steps have "
+            "gained is lost"
         )
         if share < _MANY:
             return Finding(
