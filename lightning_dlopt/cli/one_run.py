@@ -22,13 +22,14 @@ from lightning_dlopt.core.errors import one_line
 from lightning_dlopt.evidence.fingerprints import weights_fingerprint
 from lightning_dlopt.evidence.jobs import Job, RefusedError, config_fingerprint
 from lightning_dlopt.evidence.machine import machine, memory_mb, versions
+from lightning_dlopt.evidence.pairing import Pairing
 from lightning_dlopt.evidence.recorder import MetricError, Recorder
 from lightning_dlopt.evidence.results import test_counterpart
 from lightning_dlopt.evidence.runs import Point, Run
 
 
 class _RunCLI(DloptCLI):
-    """Trains with a recorder in front of all callbacks."""
+    """Trains with a recorder before all callbacks, and what makes pairs after them."""
 
     job: ClassVar[Job]
     recorder: ClassVar[Recorder]
@@ -37,9 +38,15 @@ class _RunCLI(DloptCLI):
     def fit(self, model: LightningModule, **arguments: Any) -> None:
         """Train; what is drawn from here on is drawn alike in every arm."""
         type(self).weights = weights_fingerprint(model)
-        self.trainer.callbacks.insert(0, self.recorder)  # type: ignore[attr-defined]
-        seed_everything(self.job.seed, workers=True, verbose=False)
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        callbacks[:] = [self.recorder, *callbacks, Pairing(self.job.seed)]
+        draw_alike(self.job)
         self.trainer.fit(model, **arguments)
+
+
+def draw_alike(job: Job) -> None:
+    """Seed what is drawn next: a DataModule may split its data anew for every loop."""
+    seed_everything(job.seed, workers=True, verbose=False)
 
 
 def run_job(job: Job) -> Run:
@@ -50,7 +57,7 @@ def run_job(job: Job) -> Run:
     """
     torch.set_num_threads(job.threads)
     os.chdir(job.folder)
-    recorder = Recorder(job.metric, job.seed, job.rate_factor)
+    recorder = Recorder(job.metric, job.rate_factor)
     cls: Any = type("RunCLI", (_RunCLI,), {"job": job, "recorder": recorder})
     run = Run(
         arm=job.arm,
@@ -111,6 +118,7 @@ def _reached(cli: Any, recorder: Recorder) -> dict[str, float]:
     if best or last != trainer.global_step:
         seconds, epoch = round(recorder.seconds, 3), trainer.current_epoch
         recorder.curve_closed = True
+        draw_alike(cli.job)
         trainer.validate(model, data, ckpt_path=best, verbose=False)
         value = recorder.value_in(trainer)
         if last != trainer.global_step:
@@ -118,6 +126,7 @@ def _reached(cli: Any, recorder: Recorder) -> dict[str, float]:
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     source = data if data is not None and is_overridden("test_dataloader", data) else model
     if is_overridden("test_dataloader", source) and is_overridden("test_step", model):
+        draw_alike(cli.job)
         trainer.test(model, data, ckpt_path=best, verbose=False)
         metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
     return metrics

@@ -1,16 +1,12 @@
 """What a comparison notes of a run while it trains."""
 
-import random
 import statistics
 import time
 from typing import Any
 
-import numpy as np
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_dlopt.core.errors import UserError
-from lightning_dlopt.core.randomness import mix_key
 from lightning_dlopt.evidence.fingerprints import (
     order_fingerprint,
     sample_count,
@@ -30,14 +26,10 @@ class MetricError(UserError):
 
 
 class Recorder(Callback):
-    """Notes a run's curve, its times and its data, and makes it a pair of other runs.
-
-    Before each epoch the global generators are seeded anew by (seed, epoch), so that what the data
-    or the module draw from them is the same in every arm, however much a technique has drawn.
+    """Notes a run's curve, its times and its data; the first of all callbacks.
 
     Args:
         metric: name of what validation must log.
-        seed: the run's.
         rate_factor: by which every learning rate is multiplied.
 
     Attributes:
@@ -46,9 +38,8 @@ class Recorder(Callback):
         curve_closed: whether further validations aren't part of the curve.
     """
 
-    def __init__(self, metric: str, seed: int, rate_factor: float = 1.0) -> None:
+    def __init__(self, metric: str, rate_factor: float = 1.0) -> None:
         self.metric = metric
-        self.seed = seed
         self.rate_factor = rate_factor
         self.curve: list[Point] = []
         self.batches_done = 0
@@ -87,25 +78,15 @@ class Recorder(Callback):
         """Fingerprint of what is validated on, and its number of samples."""
         return "{:08x}-{}".format(*self._held_out) if self._held_out[1] else ""
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Seed what is drawn before training."""
-        if stage == "fit":
-            self._seed(0)
-
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Multiply the rates before any schedule of a callback has seen them."""
         if self.rate_factor != 1.0:
             scale_rates(trainer, self.rate_factor)
-        self._seed(1)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._clock.start()
         self._last = time.perf_counter()
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Seed the global generators by the epoch."""
-        self._seed(2 + trainer.current_epoch)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -178,12 +159,6 @@ class Recorder(Callback):
         self._clock.pass_over(seconds)
         if self._clock.runs:
             self._last += seconds
-
-    def _seed(self, moment: int) -> None:
-        seed = mix_key(self.seed, moment) % 2**32
-        torch.manual_seed(seed)
-        np.random.seed(seed)  # noqa: NPY002 - what the user's data draws from
-        random.seed(seed)
 
 
 class _Clock:
