@@ -20,6 +20,7 @@ def notes_of(study: Study, arms: "list[ArmResult]", pairs: Mapping[str, Pairs]) 
         *_noise(arms),
         *_nothing_changed(arms, pairs),
         *_other_data(arms, pairs),
+        *_rate(study),
         *_mixed(study),
     ]
 
@@ -40,7 +41,11 @@ def _incomplete(study: Study, arms: "list[ArmResult]") -> list[str]:
     lacking = [f"{arm.arm} has {arm.pairs}" for arm in arms if arm.pairs < planned]
     if not lacking:
         return []
-    return [f"The study isn't complete: of {planned} pairs, {', '.join(lacking)}."]
+    few = any(arm.pairs < FEWEST_PAIRS for arm in arms) and planned >= FEWEST_PAIRS
+    return [
+        f"The study isn't complete: of {planned} pairs, {', '.join(lacking)}."
+        + (f" With fewer than {FEWEST_PAIRS}, nothing can be significant." if few else "")
+    ]
 
 
 def _failures(study: Study, arms: "list[ArmResult]", pairs: Mapping[str, Pairs]) -> list[str]:
@@ -118,6 +123,17 @@ def _other_data(arms: "list[ArmResult]", pairs: Mapping[str, Pairs]) -> list[str
                 "their noise."
             )
     return notes
+
+
+def _rate(study: Study) -> list[str]:
+    factors = {run.rate_factor for run in study.reported(BASELINE).values()}
+    tried = set(study.tune)
+    return [
+        f"The baseline's learning rate (times {factor:g}) lies at the edge of those tried: it may "
+        "be better still beyond, and the arms seem better than they are."
+        for factor in sorted(factors)
+        if len(tried) > 1 and factor in (min(tried), max(tried))
+    ]
 
 
 def _mixed(study: Study) -> list[str]:

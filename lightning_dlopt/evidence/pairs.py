@@ -108,16 +108,14 @@ class Pairs:
 
     def differences_with_failures(self, worst: float) -> tuple[list[float], float]:
         """Return the differences of all pairs, a failed run as ``worst``, and their sum's error."""
-        if len(self.finished) == len(self.values):
-            differences = self.differences()
-        else:
-            differences = [
-                (worst if own is None else own) - (worst if base is None else base)
-                for own, base in self.values
-            ]
-        return differences, sum(
-            _error(own, base) for own, base in self.values if own is not None and base is not None
-        )
+        values = [
+            (worst if own is None else own, worst if base is None else base)
+            for own, base in self.values
+        ]
+        error = sum(_error(own, base) for own, base in values)
+        if len(self.finished) == len(values):
+            return self.differences(), error
+        return [own - base for own, base in values], error
 
     def ratio(self, number: Callable[[Run], float | None]) -> float | None:
         """Return the median over finished pairs of the arm's number in the baseline's."""

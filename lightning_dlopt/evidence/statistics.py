@@ -129,7 +129,7 @@ def sign_flip_p(differences: Sequence[float], rounding: float = 0.0) -> float:
     left, right = _sums(values[:half]), np.sort(_sums(values[half:]))
     above = len(right) * len(left) - int(np.searchsorted(right, least - left, "left").sum())
     # the patterns come in pairs of opposite sums
-    return 2 * above / 2 ** len(values)
+    return float(2 * above / 2 ** len(values))
 
 
 def _drawn_p(values: Values, least: float) -> float:
@@ -159,7 +159,7 @@ def sign_p(first: int, second: int) -> float:
         raise ArgumentError(f"sign_p: counts {first} and {second} must be 0 or more")
     total = first + second
     tail = sum(math.comb(total, count) for count in range(min(first, second) + 1))
-    return min(1.0, 2 * tail / 2**total)
+    return min(1.0, float(2 * tail / 2**total))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
