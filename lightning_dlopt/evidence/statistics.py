@@ -5,6 +5,7 @@ SciPy is imported where it is used: it takes longer to load than all of this to 
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -251,16 +252,16 @@ def seeds_needed(
 
     if not enough(MOST_PAIRS) or effect == 0:
         return None
-    low, high = FEWEST_PAIRS, MOST_PAIRS
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle + 1, high)
-    one_sign = _normal(abs(effect) / spread) ** FEWEST_PAIRS
-    return low + 1 if low == FEWEST_PAIRS and one_sign < power else low
-
-
-def _normal(z: float) -> float:
-    return 0.5 * math.erfc(-z / math.sqrt(2))
+    # a test that knew the spread would need about as many; from there it isn't far
+    normal = NormalDist()
+    z = max(0.0, normal.inv_cdf(power) - normal.inv_cdf(level / 2))
+    pairs = min(MOST_PAIRS, FEWEST_PAIRS + int((z * spread / effect) ** 2))
+    while pairs > FEWEST_PAIRS and enough(pairs - 1):
+        pairs -= 1
+    while not enough(pairs):
+        pairs += 1
+    one_sign = normal.cdf(abs(effect) / spread) ** FEWEST_PAIRS
+    return pairs + 1 if pairs == FEWEST_PAIRS and one_sign < power else pairs
 
 
 def smallest_p(pairs: int) -> float:
