@@ -103,6 +103,7 @@ def test_both_tests_must_agree() -> None:
     assert arm.p_t is not None
     assert arm.p_t > 0.05
     assert (arm.p_flip, arm.verdict) == (2 / 2**6, "can't tell")
+    assert compared(BASE, wild).verdict == "can't tell"
 
 
 def test_a_a_that_differs_is_noted_and_never_judged() -> None:
@@ -214,6 +215,10 @@ def test_a_baseline_that_is_still_improving(larger: bool, late: float, flagged: 
     gain = analyze(study).still_improving
     assert gain == (pytest.approx(late) if flagged else None)
     short = [replace(run, curve=run.curve[-1:]) for run in runs]
+    assert analyze(replace(study, runs=short)).still_improving is None
+    # no validation before the last fifth: what it gained since then isn't known
+    early = curve_of((55, 2.0, sign * -5.0))
+    short = [replace(run, curve=[*early, *run.curve[-1:]]) for run in runs]
     assert analyze(replace(study, runs=short)).still_improving is None
 
 

@@ -95,9 +95,11 @@ def test_a_baseline_that_fails_in_every_pair(larger: bool) -> None:
 
 
 def test_failing_less_is_no_help_if_what_finished_is_worse() -> None:
-    base = [*BETTER[:2], *[None] * 6]
-    assert compared(BASE, base).verdict == "can't tell"
-    assert compared([value + 9 for value in BASE], base).verdict == "helps"
+    base = [0.801, 0.821, *[None] * 6]
+    arm = compared(BASE, base)
+    assert arm.p_flip == 8 / 2**8
+    assert arm.verdict == "can't tell"
+    assert compared([value + 0.002 for value in BASE], base).verdict == "helps"
 
 
 def test_everything_failed() -> None:
