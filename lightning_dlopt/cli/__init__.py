@@ -16,13 +16,15 @@ commands:
   list       list the techniques, modules and data sets, one line each
   preview    draw a technique:         dlopt preview schedule CosineLR
              or its effect on images:  dlopt preview augmentation --config ...
-  advise     probe a run and say what to try: dlopt advise --config ...
   export     write a trained module:   dlopt export --config ... --ckpt_path ... --output model
+  advise     say what to try on a run: dlopt advise --config recipes/quickstart.yaml
+  compare    measure what changes do:  dlopt compare --config ... --arm NAME=overlay.yaml
 
 `dlopt COMMAND --help` explains one of them.
 """
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
+OTHER_COMMANDS = ("list", "preview", "export", "advise", "compare")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -62,8 +64,12 @@ def main(args: Sequence[str] | None = None) -> int:
             from lightning_dlopt.cli.export import run
 
             run(arguments[1:])
+        elif command == "compare":
+            from lightning_dlopt.cli.compare import run
+
+            run(arguments[1:])
         else:
-            known = ", ".join([*TRAINER_COMMANDS, "list", "preview", "advise", "export"])
+            known = ", ".join([*TRAINER_COMMANDS, *OTHER_COMMANDS])
             print(f"dlopt: error: no command {command!r}; there are {known}", file=sys.stderr)
             return 2
     except user_mistakes() as error:

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,24 @@ def subject_of(cli: Any) -> Subject:
 
 
 def metric_of(subject: Subject) -> str | None:
-    """Return the metric to compare by, or None if validation logs nothing or can't run."""
+    """Return the metric to compare by, or None if validation logs nothing or can't run.
+
+    It is what a callback monitors, if validation logs it.
+    """
     try:
-        return choose_metric(subject.validation_metrics())
+        logged = subject.validation_metrics()
     except Exception:  # whatever a user's module does; the probes say what
         return None
+    callbacks = (subject.config.get("trainer") or {}).get("callbacks") or []
+    monitored = [(one.get("init_args") or {}).get("monitor") for one in callbacks]
+    return next((name for name in monitored if name in logged), None) or choose_metric(logged)
+
+
+def budget_options(config: Mapping[str, Any]) -> list[str]:
+    """Return the budget of a comparison's runs, for a configuration that says none."""
+    trainer = config.get("trainer") or {}
+    given = [trainer.get("max_epochs"), trainer.get("max_steps")]
+    return [] if any(number and number > 0 for number in given) else ["--budget", "10ep"]
 
 
 def run(arguments: list[str]) -> None:
@@ -101,7 +115,7 @@ def run(arguments: list[str]) -> None:
         subject = subject_of(cli)
         metric = options.metric or metric_of(subject)
         advice: Advice = advise(subject, budget, tell=lambda name: print(f"{name} …"))
-    base = configs_first(["fit", *others])[1:]
+    base = [*configs_first(["fit", *others])[1:], *budget_options(subject.config)]
     commands = commands_of(advice, base, options.output, metric)
     written = save(advice, commands, options.output, options.overwrite)
     # a command must come out whole to be copied, whatever the terminal's width

@@ -24,7 +24,11 @@ def copied_module(module: LightningModule) -> LightningModule:
         NotDoneError: if the module can't be copied.
     """
     try:
-        twin = copy.deepcopy(module)
+        attached: Any = module.trainer
+    except RuntimeError:  # to none
+        attached = None
+    try:
+        twin = copy.deepcopy(module, {} if attached is None else {id(attached): None})
     except Exception as error:  # a lock, an open file, and whatever a module may hold
         raise NotDoneError(
             f"{type(module).__name__} can't be copied: {type(error).__name__}: {one_line(error)}"
@@ -62,9 +66,9 @@ def copied_data(data: LightningDataModule) -> LightningDataModule:
         NotDoneError: if it can't be copied.
     """
     memo: dict[int, Any] = {id(large): large for large in _large_parts(data, set())}
-    trainer, data_trainer = None, vars(data).get("trainer")
-    if data_trainer is not None:
-        memo[id(data_trainer)] = trainer
+    attached = vars(data).get("trainer")
+    if attached is not None:
+        memo[id(attached)] = None
     try:
         return copy.deepcopy(data, memo)
     except Exception as error:
@@ -90,3 +94,26 @@ def _large_parts(value: Any, seen: set[int]) -> Iterator[Any]:
             yield from _large_parts(item, seen)
     elif hasattr(value, "__dict__") and not isinstance(value, type | nn.Module | torch.Generator):
         yield from _large_parts(vars(value), seen)
+
+
+def without_setup(data: LightningDataModule) -> LightningDataModule:
+    """Return a DataModule that is set up, so that its copies don't read the data again."""
+    data.prepare_data = data.setup = _nothing  # type: ignore[method-assign]
+    return data
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    pass
+
+
+def _as_it_is(batch: Any, *_: Any) -> Any:
+    return batch
+
+
+def replace_loader(module: Any, data: Any, kind: str, loader: Any) -> None:
+    """Let copies give batches that have passed their hooks already."""
+    source = module if data is None else data
+    setattr(source, f"{kind}_dataloader", lambda: loader)
+    for part in (module, data):
+        if part is not None:
+            part.on_before_batch_transfer = part.on_after_batch_transfer = _as_it_is

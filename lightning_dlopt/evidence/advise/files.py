@@ -16,6 +16,9 @@ from lightning_dlopt.evidence.advise.render import to_markdown
 #: The report, the data, and the folder of overlays.
 REPORT, DATA, OVERLAYS = "advice.md", "advice.json", "overlays"
 
+#: Under what the commands keep the one that tests all suggestions.
+ALL = "all"
+
 
 def check_folder(folder: Path, overwrite: bool = False) -> None:
     """Raise an ArgumentError if there is earlier advice in a folder, or if it is a file."""
@@ -29,27 +32,30 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
             )
 
 
-def compare_command(base: Sequence[str], finding: Finding, folder: Path, metric: str | None) -> str:
-    """Return the command that tests a suggestion.
+def compare_command(
+    base: Sequence[str], findings: Sequence[Finding], folder: Path, metric: str | None
+) -> str:
+    """Return the command that tests suggestions, each by an arm of its own.
 
     Args:
         base: the arguments that say what was advised on, such as ``["--config", "a.yaml"]``.
-        finding: one with an overlay.
+        findings: those with an overlay, at least one.
         folder: of the advice.
         metric: name of what is compared; a place to fill in if None.
 
     Example:
         >>> finding = Finding("rate range", "rate", "", "", {}, 0.5, "lower it", {}, "rate")
-        >>> compare_command(["--config", "a.yaml"], finding, Path("advice"), "val_loss")
+        >>> compare_command(["--config", "a.yaml"], [finding], Path("advice"), "val_loss")
         'dlopt compare --config a.yaml --arm rate=advice/overlays/rate.yaml --seeds 6 \
---metric val_loss --direction min'
+--metric val_loss --direction min --output compare/rate'
     """
-    arm = f"{finding.arm}={(folder / OVERLAYS / finding.arm).as_posix()}.yaml"
-    command = ["dlopt", "compare", *base, "--arm", arm, "--seeds", "6"]
-    if metric is None:
-        return shlex.join(command) + " --metric METRIC"
-    direction = [] if is_larger_better(metric) else ["--direction", "min"]
-    return shlex.join([*command, "--metric", metric, *direction])
+    command = ["dlopt", "compare", *base]
+    for one in findings:
+        command += ["--arm", f"{one.arm}={(folder / OVERLAYS / one.arm).as_posix()}.yaml"]
+    better = "max" if metric is None or is_larger_better(metric) else "min"
+    command += ["--seeds", "6", "--metric", metric or "METRIC", "--direction", better]
+    name = findings[0].arm if len(findings) == 1 else ALL
+    return shlex.join([*command, "--output", f"compare/{name}"])
 
 
 def choose_metric(names: Sequence[str]) -> str | None:
@@ -75,12 +81,16 @@ def is_larger_better(metric: str) -> bool:
 def commands_of(
     advice: Advice, base: Sequence[str], folder: Path, metric: str | None
 ) -> dict[str, str]:
-    """Return the command of each suggestion with an overlay, by its arm."""
-    return {
-        one.arm: compare_command(base, one, folder, metric)
-        for one in advice.suggestions
-        if one.overlay is not None
-    }
+    """Return the command of each suggestion with an overlay, by its arm.
+
+    If there are several, there is one more, :data:`ALL`, that compares them all, which takes less
+    time since they share the baseline's runs.
+    """
+    found = [one for one in advice.suggestions if one.overlay is not None]
+    commands = {one.arm: compare_command(base, [one], folder, metric) for one in found}
+    if len(found) > 1:
+        commands[ALL] = compare_command(base, found, folder, metric)
+    return commands
 
 
 def save(

@@ -66,6 +66,8 @@ def to_markdown(advice: Advice, commands: Mapping[str, str]) -> str:
         lines += _section(rank, one, commands.get(one.arm))
     if not advice.suggestions:
         lines += ["No suggestion: nothing was found amiss.", ""]
+    if "all" in commands:
+        lines += ["All of them at once:", "", "```sh", commands["all"], "```", ""]
     lines += ["## The five questions", ""]
     for question, text in QUESTIONS.items():
         lines += [f"**{text}** {_escaped(answer(advice, question))}", ""]

@@ -10,21 +10,24 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import (
-    Checkpoint,
-    LearningRateMonitor,
-    ModelSummary,
-    ProgressBar,
-)
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.optim import Optimizer
 
 from lightning_dlopt.core.batch_copy import copied
 from lightning_dlopt.core.global_generators import kept_generators, seed_global
-from lightning_dlopt.core.mixin import TechniqueMixin
-from lightning_dlopt.core.technique import Technique
-from lightning_dlopt.evidence.advise.copying import copied_data, copied_module
+from lightning_dlopt.evidence.advise.copying import (
+    copied_data,
+    copied_module,
+    replace_loader,
+    without_setup,
+)
 from lightning_dlopt.evidence.advise.finding import NotDoneError
+from lightning_dlopt.evidence.advise.loaders import stream_batches
+from lightning_dlopt.evidence.advise.short_runs import (
+    WITHOUT_EFFECT,
+    in_short_runs,
+    keep_techniques,
+)
 from lightning_dlopt.evidence.advise.training import (
     ConstantRates,
     HoldWeights,
@@ -35,16 +38,8 @@ from lightning_dlopt.evidence.advise.training import (
     quiet_trainer,
     quietly,
 )
-from lightning_dlopt.schedules import Schedule
-from lightning_dlopt.structure import ChannelPruning, MagnitudePruning
 
 Kind = Literal["train", "val"]
-
-#: Techniques that belong to a whole run and mean nothing in a short one.
-_OF_WHOLE_RUNS = (Schedule, ChannelPruning, MagnitudePruning)
-
-#: Callbacks that change nothing in training, and so aren't missed.
-_WITHOUT_EFFECT = (Checkpoint, ModelSummary, ProgressBar, LearningRateMonitor)
 
 
 class Subject:
@@ -170,20 +165,10 @@ class Subject:
     def stream(self, kind: Kind = "train") -> Iterator[Any]:
         """Yield the batches of one epoch as :meth:`batches` gives them, without keeping any."""
         module, data = self.copy(), self._data_copy()
-        source: Any = module if data is None else data
-        if not is_overridden(f"{kind}_dataloader", source):
-            return
         module.trainer = quiet_trainer(self.trainer, [], 1)
         if data is not None:
             data.trainer = module.trainer
-        loader = getattr(source, f"{kind}_dataloader")()
-        while isinstance(loader, Mapping | list | tuple):
-            loader = next(iter(loader.values() if isinstance(loader, Mapping) else loader), None)
-        for batch in loader or []:
-            for name in ("on_before_batch_transfer", "on_after_batch_transfer"):
-                overrides = data is not None and is_overridden(name, data)
-                batch = getattr(data if overrides else module, name)(batch, 0)
-            yield batch
+        yield from stream_batches(module, data, kind)
 
     def train(
         self,
@@ -252,19 +237,19 @@ class Subject:
             trainer = quiet_trainer(self.trainer, self.techniques(), 1)
             trainer.limit_val_batches = 1.0
             data = self._data_copy()
-            _replace_loader(module, data, "val", Replay(batches))
+            replace_loader(module, data, "val", Replay(batches))
             trainer.validate(module, datamodule=data, verbose=False)
             found = trainer.callback_metrics.items()
         return {name: float(value) for name, value in found}
 
     def techniques(self, plain: bool = False) -> list[Callback]:
         """Return copies of the techniques among the Trainer's callbacks that short runs have."""
-        return [copy.deepcopy(one) for one in self._callbacks() if _in_short_runs(one, plain)]
+        return [copy.deepcopy(one) for one in self._callbacks() if in_short_runs(one, plain)]
 
     def left_out(self) -> list[str]:
         """Return the class names of the callbacks whose effect short runs don't have."""
-        found = [one for one in self._callbacks() if not _in_short_runs(one)]
-        return [type(one).__name__ for one in found if not isinstance(one, _WITHOUT_EFFECT)]
+        found = [one for one in self._callbacks() if not in_short_runs(one)]
+        return [type(one).__name__ for one in found if not isinstance(one, WITHOUT_EFFECT)]
 
     def _callbacks(self) -> list[Callback]:
         return [] if self.trainer is None else self.trainer.callbacks  # type: ignore[attr-defined]
@@ -272,9 +257,9 @@ class Subject:
     def _fit(self, trainer: Trainer, module: LightningModule, batches: Any, plain: bool) -> None:
         data = self._data_copy()
         if data is not None:
-            _keep_techniques(data, plain)
+            keep_techniques(data, plain)
         if batches is not None:
-            _replace_loader(module, data, "train", Replay(batches))
+            replace_loader(module, data, "train", Replay(batches))
         elif not is_overridden("train_dataloader", module if data is None else data):
             raise NotDoneError("there is no training data: neither a DataModule nor own loaders")
         configure_callbacks = module.configure_callbacks
@@ -282,7 +267,7 @@ class Subject:
         def only_techniques() -> list[Callback]:
             found = configure_callbacks()
             found = list(found) if isinstance(found, Sequence) else [found]
-            return [one for one in found if _in_short_runs(one, plain)]
+            return [one for one in found if in_short_runs(one, plain)]
 
         module.configure_callbacks = only_techniques  # type: ignore[method-assign]
         trainer.fit(module, datamodule=data)
@@ -298,45 +283,9 @@ class Subject:
             prepared.prepare_data()
             prepared.setup("fit")
             prepared.trainer = None
-            # each run has a copy of it, and Lightning would read the data again in each
-            prepared.prepare_data = _nothing  # type: ignore[method-assign]
-            prepared.setup = _nothing  # type: ignore[method-assign]
-            self._prepared = prepared
+            self._prepared = without_setup(prepared)
         return self._prepared
 
     def _data_copy(self) -> LightningDataModule | None:
-        """Return a copy of the data that is set up, or None if the module has its own."""
         data = self.prepared_data()
         return None if data is None else copied_data(data)
-
-
-def _in_short_runs(callback: Callback, plain: bool = False) -> bool:
-    """Return whether a callback is in force; in a plain run none that augments or regularizes."""
-    if not isinstance(callback, Technique) or isinstance(callback, _OF_WHOLE_RUNS):
-        return False
-    family = type(callback).__module__.removeprefix("lightning_dlopt.").split(".")[0]
-    return not (plain and family in ("regularization", "augmentation"))
-
-
-def _keep_techniques(data: Any, plain: bool) -> None:
-    """Take from a DataModule the techniques that it would bring and short runs don't have."""
-    if isinstance(data, TechniqueMixin):
-        own = data._own_techniques
-        data._own_techniques = [one for one in own if _in_short_runs(one, plain)]
-
-
-def _nothing(*_: Any, **__: Any) -> None:
-    pass
-
-
-def _as_it_is(batch: Any, *_: Any) -> Any:
-    return batch
-
-
-def _replace_loader(module: Any, data: Any, kind: Kind, loader: Replay) -> None:
-    """Let copies give batches that have passed their hooks already."""
-    source = module if data is None else data
-    setattr(source, f"{kind}_dataloader", lambda: loader)
-    for part in (module, data):
-        if part is not None:
-            part.on_before_batch_transfer = part.on_after_batch_transfer = _as_it_is

@@ -14,8 +14,8 @@ from lightning_dlopt.evidence.advise.config_changes import change_arguments
 from lightning_dlopt.evidence.advise.finding import Finding, NotDoneError, Question
 from lightning_dlopt.evidence.advise.label_survival import Survival, judge_labels
 from lightning_dlopt.evidence.advise.probe import Probe
-from lightning_dlopt.evidence.advise.short_run import run_training_step, trained_copy
 from lightning_dlopt.evidence.advise.subject import Subject
+from lightning_dlopt.evidence.advise.trained_copy import run_training_step, trained_copy
 from lightning_dlopt.evidence.advise.trial_transforms import (
     Transform,
     pad_id_of,

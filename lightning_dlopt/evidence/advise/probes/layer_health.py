@@ -10,8 +10,8 @@ from lightning_dlopt.core.named_modules import listing
 from lightning_dlopt.evidence.advise.finding import Finding, NotDoneError, Question
 from lightning_dlopt.evidence.advise.overlays import rate_overlay
 from lightning_dlopt.evidence.advise.probe import Probe
-from lightning_dlopt.evidence.advise.short_run import check_automatic, run_training_step
 from lightning_dlopt.evidence.advise.subject import Subject
+from lightning_dlopt.evidence.advise.trained_copy import check_automatic, run_training_step
 from lightning_dlopt.evidence.advise.training import Training, base_rate
 from lightning_dlopt.evidence.advise.unit_activity import Activity, WatchUnits
 from lightning_dlopt.evidence.advise.update_ratios import WatchUpdates

@@ -11,8 +11,8 @@ from lightning_dlopt.evidence.advise.finding import Finding, NotDoneError, Quest
 from lightning_dlopt.evidence.advise.overlays import add_callback
 from lightning_dlopt.evidence.advise.probe import Probe
 from lightning_dlopt.evidence.advise.prunable_share import prunable_share
-from lightning_dlopt.evidence.advise.short_run import run_training_step, trained_copy
 from lightning_dlopt.evidence.advise.subject import Subject
+from lightning_dlopt.evidence.advise.trained_copy import run_training_step, trained_copy
 
 #: Batches whose loss is watched at most, how often, and which part of what
 #: training has gained may be lost.

@@ -162,7 +162,7 @@ class RateRange(Probe):
 
     name = "rate range"
     questions = ("rate",)
-    share = 3.0
+    share = 5.0
 
     def run(self, subject: Subject) -> list[Finding]:
         """Compare the configured rate with the range in which the loss falls."""

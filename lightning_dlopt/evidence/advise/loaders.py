@@ -1,0 +1,32 @@
+"""The batches of a loader, as a training step gets them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+
+def stream_batches(
+    module: LightningModule, data: LightningDataModule | None, kind: Literal["train", "val"]
+) -> Iterator[Any]:
+    """Yield the batches of one epoch, on the CPU, after the hooks before and after the transfer.
+
+    Of several loaders it is the first; none if there is no loader of the kind.
+
+    Args:
+        module: a copy, attached to a Trainer.
+        data: a copy that is set up and attached to it, or None if the module has its own loaders.
+        kind: of loader.
+    """
+    source: Any = module if data is None else data
+    if not is_overridden(f"{kind}_dataloader", source):
+        return
+    loader = getattr(source, f"{kind}_dataloader")()
+    while isinstance(loader, Mapping | list | tuple):
+        loader = next(iter(loader.values() if isinstance(loader, Mapping) else loader), None)
+    for batch in loader or []:
+        for name in ("on_before_batch_transfer", "on_after_batch_transfer"):
+            overrides = data is not None and is_overridden(name, data)
+            batch = getattr(data if overrides else module, name)(batch, 0)
+        yield batch
