@@ -23,8 +23,9 @@ from lightning_dlopt.evidence.advise.trial_transforms import (
     used_techniques,
 )
 
-#: Samples that are transformed.
-_SAMPLES = 1024
+#: Samples that are transformed, at most and at least, and how many times longer than to predict
+#: them it may take to transform them, too.
+_SAMPLES, _FEWEST, _RESERVE = 1024, 128, 1.5
 #: How much of the way from guessing to all right the model must be, and how much of its own way
 #: must be left on transformed samples for the labels to count as kept.
 _LEARNED, _KEPT = 0.25, 0.6
@@ -54,8 +55,12 @@ class LabelInvariance(Probe):
         except UserError as error:
             raise NotDoneError(one_line(error)) from error
         transforms = transforms_for(inputs, pad_id_of(subject))
-        training = trained_copy(subject, 0.6)
-        batches = subject.batches(count)
+        training = trained_copy(subject, 0.5)
+        begin = subject.clock()
+        run_training_step(training.module, first)
+        each = max(subject.clock() - begin, 1e-9) * _RESERVE * (1 + len(transforms))
+        fewest = -(-_FEWEST // count_samples(first[0]))
+        batches = subject.batches(max(int(min(count, subject.seconds_left() / each)), fewest))
         plain = gather(run_training_step(training.module, batches).predictions)
         guessing = torch.bincount(plain.targets.clamp(min=0)).max() / len(plain.targets)
         right = float((plain.predicted == plain.targets).double().mean())

@@ -17,6 +17,8 @@ from lightning_dlopt.evidence.advise.trained_copy import run_training_step, trai
 #: Batches whose loss is watched at most, how often, and which part of what
 #: training has gained may be lost.
 _BATCHES, _RUNS, _TOLERANCE = 8, 10, 0.01
+#: Steps of training without which nothing can be said.
+_STEPS = 20
 #: The share of weights from which pruning is worth a trial.
 _MANY = 0.5
 
@@ -40,6 +42,11 @@ class OneShotPruning(Probe):
         batches = subject.batches(_BATCHES, "val") or subject.batches(_BATCHES)
         training = trained_copy(subject, 0.6)
         module = training.module
+        if training.steps < _STEPS:
+            raise NotDoneError(
+                f"there was time for {training.steps} steps of training, and {_STEPS} are needed "
+                "before weights can be told apart"
+            )
         weights = [weight for _, weight in select_parameters(module)]
         if not weights:
             raise NotDoneError("there are no weights of two or more dimensions to be trained")
