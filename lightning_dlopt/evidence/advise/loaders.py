@@ -5,6 +5,11 @@ from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import Tensor
+
+from lightning_dlopt.core.batch import find_key, get_field
+from lightning_dlopt.core.errors import TechniqueError
+from lightning_dlopt.evidence.advise.finding import NotDoneError
 
 
 def stream_batches(
@@ -30,3 +35,26 @@ def stream_batches(
             overrides = data is not None and is_overridden(name, data)
             batch = getattr(data if overrides else module, name)(batch, 0)
         yield batch
+
+
+def tensor_in(batch: Any, role: Literal["input", "target"]) -> Tensor:
+    """Return a batch's input or target.
+
+    Raises:
+        NotDoneError: if it can't be told where it is, or is no tensor.
+
+    Example:
+        >>> import torch
+        >>> tensor_in({"image": torch.zeros(2, 3), "label": torch.tensor([4, 5])}, "target")
+        tensor([4, 5])
+    """
+    try:
+        found = get_field(batch, find_key(batch, role))
+    except TechniqueError:
+        found = None
+    if not isinstance(found, Tensor):
+        raise NotDoneError(
+            f"it can't be told where the {role} is in a batch, a {type(batch).__name__}"
+            + (f" with {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else "")
+        )
+    return found

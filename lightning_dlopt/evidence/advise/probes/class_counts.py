@@ -5,8 +5,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_dlopt.core.batch import get_tensor
-from lightning_dlopt.core.errors import TechniqueError, one_line
 from lightning_dlopt.evidence.advise.class_counts import (
     Imbalance,
     add_counts,
@@ -16,6 +14,7 @@ from lightning_dlopt.evidence.advise.class_counts import (
 )
 from lightning_dlopt.evidence.advise.class_names import class_names, known_classes
 from lightning_dlopt.evidence.advise.finding import Finding, NotDoneError, Question
+from lightning_dlopt.evidence.advise.loaders import tensor_in
 from lightning_dlopt.evidence.advise.probe import Probe
 from lightning_dlopt.evidence.advise.subject import Subject
 
@@ -127,10 +126,7 @@ class ClassCounts(Probe):
 
 
 def _classes(batch: Any) -> Tensor:
-    try:
-        targets = get_tensor(batch, "target", owner="class counts")
-    except TechniqueError as error:
-        raise NotDoneError(one_line(error)) from error
+    targets = tensor_in(batch, "target")
     classes = hard_targets(targets)
     if classes is None:
         raise NotDoneError(

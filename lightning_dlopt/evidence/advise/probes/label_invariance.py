@@ -5,14 +5,13 @@ from typing import Any, ClassVar
 
 import torch
 
-from lightning_dlopt.core.batch import get_tensor
 from lightning_dlopt.core.errors import UserError, one_line
-from lightning_dlopt.core.sample_count import count_samples
 from lightning_dlopt.evidence.advise.catch_predictions import Predictions
 from lightning_dlopt.evidence.advise.class_names import class_names
 from lightning_dlopt.evidence.advise.config_changes import change_arguments
 from lightning_dlopt.evidence.advise.finding import Finding, NotDoneError, Question
 from lightning_dlopt.evidence.advise.label_survival import Survival, judge_labels
+from lightning_dlopt.evidence.advise.loaders import tensor_in
 from lightning_dlopt.evidence.advise.probe import Probe
 from lightning_dlopt.evidence.advise.subject import Subject
 from lightning_dlopt.evidence.advise.trained_copy import run_training_step, trained_copy
@@ -49,18 +48,14 @@ class LabelInvariance(Probe):
         first = subject.batches(1)
         if not first:
             raise NotDoneError("there are no training batches")
-        try:
-            inputs = get_tensor(first[0], "input", owner=self.name)
-            count = max(_SAMPLES // max(count_samples(first[0]), 1), 1)
-        except UserError as error:
-            raise NotDoneError(one_line(error)) from error
+        inputs = tensor_in(first[0], "input")
         transforms = transforms_for(inputs, pad_id_of(subject))
         training = trained_copy(subject, 0.5)
         begin = subject.clock()
         run_training_step(training.module, first)
         each = max(subject.clock() - begin, 1e-9) * _RESERVE * (1 + len(transforms))
-        fewest = -(-_FEWEST // count_samples(first[0]))
-        batches = subject.batches(max(int(min(count, subject.seconds_left() / each)), fewest))
+        most, fewest = (-(-count // max(len(inputs), 1)) for count in (_SAMPLES, _FEWEST))
+        batches = subject.batches(max(int(min(most, subject.seconds_left() / each)), fewest))
         plain = gather(run_training_step(training.module, batches).predictions)
         guessing = torch.bincount(plain.targets.clamp(min=0)).max() / len(plain.targets)
         right = float((plain.predicted == plain.targets).double().mean())

@@ -82,7 +82,7 @@ class LayerHealth(Probe):
             factor = 100.0
             reason = "so small ones take as many times longer to get anywhere."
         else:
-            return self._still(ratios, figure, data)
+            return self._still(largest, figure, data)
         rates = [base_rate(group) for one in training.optimizers for group in one.param_groups]
         overlay, how = rate_overlay(subject.config, training.optimizers, rates, factor)
         return Finding(
@@ -97,9 +97,9 @@ class LayerHealth(Probe):
             "faster" if factor > 1 else "slower",
         )
 
-    def _still(self, ratios: dict[str, float], figure: str, data: dict[str, Any]) -> Finding:
+    def _still(self, largest: dict[str, float], figure: str, data: dict[str, Any]) -> Finding:
         """Return the finding on layers that don't move, or that there are none."""
-        still = [name for name, ratio in ratios.items() if ratio == 0]
+        still = [name for name, ratio in largest.items() if ratio == 0]
         if not still:
             return Finding(
                 self.name,
@@ -111,7 +111,7 @@ class LayerHealth(Probe):
         return Finding(
             self.name,
             "rate",
-            f"{len(still)} of {len(ratios)} layers don't move: {listing(still)}",
+            f"{len(still)} of {len(largest)} layers don't move: {listing(still)}",
             "Their weights aren't frozen, but get no gradient, or no optimizer has them.",
             data,
             0.4,

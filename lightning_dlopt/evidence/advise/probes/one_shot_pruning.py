@@ -16,7 +16,7 @@ from lightning_dlopt.evidence.advise.trained_copy import run_training_step, trai
 
 #: Batches whose loss is watched at most, how often, and which part of what
 #: training has gained may be lost.
-_BATCHES, _RUNS, _TOLERANCE = 8, 10, 0.01
+_BATCHES, _RUNS, _TOLERANCE = 8, 9, 0.01
 #: Steps of training without which nothing can be said.
 _STEPS = 20
 #: The share of weights from which pruning is worth a trial.
@@ -40,7 +40,7 @@ class OneShotPruning(Probe):
     def run(self, subject: Subject) -> list[Finding]:
         """Return one finding."""
         batches = subject.batches(_BATCHES, "val") or subject.batches(_BATCHES)
-        training = trained_copy(subject, 0.6)
+        training = trained_copy(subject, 0.45)
         module = training.module
         if training.steps < _STEPS:
             raise NotDoneError(
@@ -66,6 +66,7 @@ class OneShotPruning(Probe):
             weights,
             lambda: _mean(run_training_step(module, batches).losses),
             after + _TOLERANCE * (before - after),
+            steps=5,
         )
         return [self._finding(module, share, sum(one.numel() for one in weights), training.steps)]
 
