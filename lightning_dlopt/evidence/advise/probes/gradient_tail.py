@@ -44,9 +44,9 @@ def gradient_tail(norms: Sequence[float], reach: int = 10) -> Tail:
     """Return how far the largest of gradient norms are from the usual ones.
 
     Norms fall as a module learns, so each is measured by the median of those up to ``reach`` steps
-    from it, and by no less than half the median of the first five. Norms that grow throughout are
-    no tail of any such median, so the growth from the first fifth to the last counts, too: a
-    fifth of it, as some networks begin with small gradients.
+    from it, and by no less than half the lower quartile of the first ten. Norms that grow
+    throughout are no tail of any such median, so the growth from the first fifth to the last
+    counts, too: a fifth of it, as some networks begin with small gradients.
 
     Example:
         >>> gradient_tail([1.0, 1.0, 2.0, 1.0, 1.0, 30.0, 1.0])
@@ -62,7 +62,8 @@ def gradient_tail(norms: Sequence[float], reach: int = 10) -> Tail:
 
 
 def _jump(norms: Sequence[float], reach: int) -> float:
-    least = max(0.5 * median(norms[:5]), 1e-30)
+    first = sorted(norms[:10])
+    least = max(0.5 * first[len(first) // 4], 1e-30)
     return max(
         norm / max(median(norms[max(0, i - reach) : i + reach + 1]), least)
         for i, norm in enumerate(norms)

@@ -33,11 +33,13 @@ class Sweep:
         start: the loss at its beginning, where the rate is too small to matter.
         steepest: the factor where the loss falls fastest; None if it never falls.
         blow_up: the factor from which it rises beyond the start; None if it doesn't.
+        noise: standard deviation of the losses at the beginning, from batch to batch.
     """
 
     start: float
     steepest: float | None
     blow_up: float | None
+    noise: float = 0.0
 
 
 def sweep_factors(steps: int = _STEPS, span: float = _SPAN) -> list[float]:
@@ -103,6 +105,7 @@ def read_sweep(factors: Sequence[float], losses: Sequence[float]) -> Sweep:
         start=start,
         steepest=factors[min(falls, key=falls.__getitem__)] if falling else None,
         blow_up=factors[min(end, len(losses) - 1)] if blown else None,
+        noise=noise,
     )
 
 
@@ -202,7 +205,7 @@ class RateRange(Probe):
             "start_loss": sweep.start,
             "progress": {f"{rate * factor:.2g}": value for factor, value in runs.items()},
         }
-        if sweep.steepest is None and runs[best] <= 0.02 * abs(sweep.start):
+        if runs[best] <= max(0.02 * abs(sweep.start), sweep.noise):
             reason = "The loss falls at no rate: the rate isn't what is wrong."
             return [Finding(self.name, "rate", figure, reason, data)]
         if not severity:
