@@ -22,12 +22,12 @@ from lightning_dlopt.evidence.advise.copying import (
     without_setup,
 )
 from lightning_dlopt.evidence.advise.finding import NotDoneError
-from lightning_dlopt.evidence.advise.loaders import stream_batches
-from lightning_dlopt.evidence.advise.short_runs import (
+from lightning_dlopt.evidence.advise.in_force import (
     WITHOUT_EFFECT,
     in_short_runs,
     keep_techniques,
 )
+from lightning_dlopt.evidence.advise.loaders import stream_batches
 from lightning_dlopt.evidence.advise.training import (
     ConstantRates,
     HoldWeights,

@@ -16,7 +16,7 @@ from lightning_dlopt.evidence.advise.probe import Probe
 from lightning_dlopt.evidence.advise.subject import Subject
 
 _STEPS, _LEAST = 100, 20
-#: How many times the median the largest norm must be to be a tail.
+#: How many times the usual the largest norm must be to be a tail.
 _TAIL = 20.0
 _CLIPS = {"ClipGradNorm", "ClipGradValue", "AdaptiveClip", "QuantileClip"}
 
@@ -30,33 +30,49 @@ class Tail:
         high: their 90 % quantile, at which they could be clipped.
         largest: of the finite ones.
         not_finite: how many weren't.
+        ratio: the largest norm in units of what is usual around it; infinite if one isn't finite.
     """
 
     median: float
     high: float
     largest: float
     not_finite: int
-
-    @property
-    def ratio(self) -> float:
-        """The largest norm in units of the median; infinite if one isn't finite."""
-        if self.not_finite:
-            return math.inf
-        return self.largest / self.median if self.median else 1.0
+    ratio: float
 
 
-def gradient_tail(norms: Sequence[float]) -> Tail:
-    """Return the median, the 90 % quantile and the largest of gradient norms.
+def gradient_tail(norms: Sequence[float], reach: int = 10) -> Tail:
+    """Return how far the largest of gradient norms are from the usual ones.
+
+    Norms fall as a module learns, so each is measured by the median of those up to ``reach`` steps
+    from it, and by no less than half the lower quartile of the first ten. Norms that grow
+    throughout are no tail of any such median, so the growth from the first fifth to the last
+    counts, too: a fifth of it, as some networks begin with small gradients.
 
     Example:
-        >>> gradient_tail([1.0, 1.0, 2.0, 30.0, float("inf")])
-        Tail(median=1.5, high=30.0, largest=30.0, not_finite=1)
+        >>> gradient_tail([1.0, 1.0, 2.0, 1.0, 1.0, 30.0, 1.0])
+        Tail(median=1.0, high=30.0, largest=30.0, not_finite=0, ratio=30.0)
     """
-    finite = sorted(norm for norm in norms if math.isfinite(norm))
+    finite = [norm for norm in norms if math.isfinite(norm)]
     if not finite:
-        return Tail(math.nan, math.nan, math.nan, len(norms))
-    high = min(quantiles(finite, n=10)[-1], finite[-1]) if len(finite) > 1 else finite[0]
-    return Tail(median(finite), high, finite[-1], len(norms) - len(finite))
+        return Tail(math.nan, math.nan, math.nan, len(norms), math.inf)
+    high = min(quantiles(finite, n=10)[-1], max(finite)) if len(finite) > 1 else finite[0]
+    missing = len(norms) - len(finite)
+    ratio = math.inf if missing else max(_jump(finite, reach), _growth(finite) / 5)
+    return Tail(median(finite), high, max(finite), missing, ratio)
+
+
+def _jump(norms: Sequence[float], reach: int) -> float:
+    first = sorted(norms[:10])
+    least = max(0.5 * first[len(first) // 4], 1e-30)
+    return max(
+        norm / max(median(norms[max(0, i - reach) : i + reach + 1]), least)
+        for i, norm in enumerate(norms)
+    )
+
+
+def _growth(norms: Sequence[float]) -> float:
+    part = max(1, len(norms) // 5)
+    return median(norms[-part:]) / max(median(norms[:part]), 1e-30)
 
 
 class GradientNorms(Callback):
@@ -100,16 +116,17 @@ class GradientTail(Probe):
             "quantile_90": tail.high,
             "largest": tail.largest,
             "not_finite": tail.not_finite,
+            "ratio": tail.ratio,
         }
         figure = (
-            f"largest gradient norm {tail.largest:.3g}, median {tail.median:.3g} "
-            f"({tail.largest / tail.median if tail.median else 1:.3g} times) in "
-            f"{len(watch.norms)} steps"
+            f"largest gradient norm {tail.largest:.3g}, median {tail.median:.3g}, at most "
+            f"{tail.ratio:.3g} times what is usual around it, in {len(watch.norms)} steps"
         )
         if tail.not_finite:
-            figure = f"a gradient that isn't finite after {len(watch.norms)} steps; before it: " + (
-                figure if math.isfinite(tail.median) else "none"
+            before = (
+                f"median norm before it {tail.median:.3g}" if tail.median > 0 else "none before"
             )
+            figure = f"a gradient that isn't finite in step {len(watch.norms)}, {before}"
         if tail.ratio < _TAIL:
             reason = "No step's gradient is far above the others': nothing has to be clipped."
             return [Finding(self.name, "optimizer", figure, reason, data)]
@@ -118,7 +135,8 @@ class GradientTail(Probe):
             reason = f"There is a tail, and {clipped} cuts it off already."
             return [Finding(self.name, "optimizer", figure, reason, data)]
         severity = 1.0 if tail.not_finite else min(0.9, 0.4 + 0.1 * math.log2(tail.ratio / _TAIL))
-        limit = rounded(tail.median if tail.not_finite else tail.high)
+        # where training blows up, the norms before it may be out of bounds themselves
+        limit = rounded(min(tail.median, 1.0) if tail.not_finite else tail.high)
         can_clip = not clipped and math.isfinite(limit) and limit > 0
         return [
             Finding(

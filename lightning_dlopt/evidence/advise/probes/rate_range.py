@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import mean, stdev
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -32,11 +33,13 @@ class Sweep:
         start: the loss at its beginning, where the rate is too small to matter.
         steepest: the factor where the loss falls fastest; None if it never falls.
         blow_up: the factor from which it rises beyond the start; None if it doesn't.
+        noise: standard deviation of the losses at the beginning, from batch to batch.
     """
 
     start: float
     steepest: float | None
     blow_up: float | None
+    noise: float = 0.0
 
 
 def sweep_factors(steps: int = _STEPS, span: float = _SPAN) -> list[float]:
@@ -66,34 +69,43 @@ def smoothed(losses: Sequence[float], keep: float = 0.7) -> list[float]:
 def read_sweep(factors: Sequence[float], losses: Sequence[float]) -> Sweep:
     """Find where the loss falls fastest and where it blows up.
 
-    It is smoothed by :func:`smoothed`, and has blown up where it isn't finite, or is above the
-    start by as much as the start was above the least, but at least by a tenth of the start.
+    It is smoothed by :func:`smoothed`. It has blown up where it isn't finite, or is above the
+    start by as much as the start was above the least, but at least by a tenth of the start and by
+    three standard deviations of the first tenth of losses, whose rates are too small to matter.
+    How fast it falls is seen over five steps, and said of the one in their middle.
 
     Args:
         factors: of the rate, rising.
         losses: of the steps at these rates; may be fewer, if the run was ended.
 
     Example:
-        >>> read_sweep([0.1, 0.2, 0.4, 0.8, 1.6], [2.0, 2.0, 2.0, 1.0, 9.0]).steepest
-        0.8
+        >>> losses = [2.0] * 10 + [1.9, 1.7, 1.0, 0.6, 0.5, 0.5, 0.6, 5.0, 50.0]
+        >>> sweep = read_sweep([2.0**step for step in range(19)], losses)
+        >>> sweep.steepest, sweep.blow_up
+        (16384.0, 262144.0)
     """
+    first = max(5, len(factors) // 10)
     finite = losses[: next((i for i, x in enumerate(losses) if not math.isfinite(x)), len(losses))]
+    if len(finite) <= first:
+        start = sum(finite) / len(finite) if finite else math.nan
+        blow_up = factors[len(finite)] if len(finite) < len(losses) else None
+        return Sweep(start, None, blow_up)
     means = smoothed(finite)
-    start = sum(finite[:5]) / max(len(finite[:5]), 1)
+    start, noise = mean(finite[:first]), stdev(finite[:first])
     least, end = start, len(means)
-    for index, mean in enumerate(means):
-        least = min(least, mean)
-        if mean > start + max(start - least, 0.1 * abs(start)):
+    for index in range(first, len(means)):
+        least = min(least, means[index])
+        if means[index] > start + max(start - least, 0.1 * abs(start), 3 * noise):
             end = index
             break
     blown = end < len(means) or len(finite) < len(losses)
-    falls = [means[i] - means[i - 1] for i in range(1, end)]
-    steepest = min(range(len(falls)), key=falls.__getitem__) if falls else 0
-    falling = bool(falls) and least < start - 0.02 * abs(start)
+    falls = {i - 2: means[i] - means[i - 5] for i in range(first, end)}
+    falling = bool(falls) and least < start - max(0.02 * abs(start), 1.5 * noise)
     return Sweep(
         start=start,
-        steepest=factors[steepest + 1] if falling else None,
-        blow_up=factors[min(end, len(losses) - 1)] if blown and losses else None,
+        steepest=factors[min(falls, key=falls.__getitem__)] if falling else None,
+        blow_up=factors[min(end, len(losses) - 1)] if blown else None,
+        noise=noise,
     )
 
 
@@ -193,7 +205,7 @@ class RateRange(Probe):
             "start_loss": sweep.start,
             "progress": {f"{rate * factor:.2g}": value for factor, value in runs.items()},
         }
-        if sweep.steepest is None and runs[best] <= 0.02 * abs(sweep.start):
+        if runs[best] <= max(0.02 * abs(sweep.start), sweep.noise):
             reason = "The loss falls at no rate: the rate isn't what is wrong."
             return [Finding(self.name, "rate", figure, reason, data)]
         if not severity:
