@@ -1,13 +1,13 @@
 """A briefly trained copy that several probes share, and what its training step says of batches."""
 
-import copy
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor
 
@@ -18,12 +18,38 @@ from lightning_dlopt.evidence.advise.catch_predictions import CatchPredictions, 
 from lightning_dlopt.evidence.advise.copying import copied_module
 from lightning_dlopt.evidence.advise.finding import NotDoneError
 from lightning_dlopt.evidence.advise.subject import Subject
-from lightning_dlopt.evidence.advise.training import Training
 
 #: Optimizer steps of the shared short run, if there is time for them.
 STEPS = 300
 
-_TRAINED: WeakKeyDictionary[Subject, Training] = WeakKeyDictionary()
+
+@dataclass(frozen=True)
+class ShortRun:
+    """A copy that was trained for a while.
+
+    Attributes:
+        module: the copy.
+        steps: optimizer steps made.
+        seconds: that the last of them took which were made together.
+        epoch: batches in an epoch; infinite if the loader doesn't know.
+    """
+
+    module: LightningModule
+    steps: int
+    seconds: float
+    epoch: float
+
+
+_RUNS: WeakKeyDictionary[Subject, ShortRun] = WeakKeyDictionary()
+
+
+class _CountBatches(Callback):
+    """Notes how many batches an epoch has."""
+
+    count = math.inf
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.count = float(trainer.num_training_batches)
 
 
 def check_automatic(module: LightningModule) -> None:
@@ -34,7 +60,7 @@ def check_automatic(module: LightningModule) -> None:
         )
 
 
-def trained_copy(subject: Subject, share: float = 0.5) -> Training:
+def trained_copy(subject: Subject, share: float = 0.5) -> ShortRun:
     """Return a copy of the module that was trained for up to 300 steps, without augmentation.
 
     The techniques of this package that augment or regularize are left out, wherever they come
@@ -47,23 +73,24 @@ def trained_copy(subject: Subject, share: float = 0.5) -> Training:
         share: which part of the time that the probe has left may be spent, in (0, 1].
     """
     check_automatic(subject.module)
-    earlier = _TRAINED.get(subject)
-    steps = 0 if earlier is None else earlier.steps
-    if earlier is None or (steps < STEPS and subject.seconds_left() > earlier.seconds / 4):
-        seconds = subject.seconds_left() * share
-        module = None if earlier is None else earlier.module
-        cut_off = subject.cut_off
+    run = _RUNS.get(subject)
+    steps = 0 if run is None else run.steps
+    if run is None or (steps < STEPS and subject.seconds_left() > run.seconds / 4):
+        cut_off, counted = subject.cut_off, _CountBatches()
         training = subject.train(
-            max_steps=STEPS - steps, max_seconds=seconds, module=module, plain=True
+            [counted],
+            max_steps=STEPS - steps,
+            max_seconds=subject.seconds_left() * share,
+            module=None if run is None else run.module,
+            plain=True,
         )
         subject.cut_off = cut_off  # fewer steps are told with the figure
-        training.steps += steps
-        _TRAINED[subject] = earlier = training
-    if not earlier.steps:
+        steps += training.steps
+        run = ShortRun(training.module, steps, training.seconds, counted.count)
+        _RUNS[subject] = run
+    if not run.steps:
         raise NotDoneError("there was no time for a step of training")
-    found = copy.copy(earlier)
-    found.module = _with_trainer(earlier.module)
-    return found
+    return replace(run, module=_with_trainer(run.module))
 
 
 def _with_trainer(module: LightningModule) -> LightningModule:

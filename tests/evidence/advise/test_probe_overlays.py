@@ -86,7 +86,7 @@ def test_batches(base: Path) -> None:
 
 @pytest.mark.parametrize(("sizes", "name"), [((16, 8, 4), "ChannelPruning"), ((16, 4), "Magn")])
 def test_pruning(base: Path, sizes: tuple[int, ...], name: str) -> None:
-    finding: Finding = OneShotPruning()._finding(network(*sizes), 0.78, 1000, 50)
+    finding: Finding = OneShotPruning()._finding(network(*sizes), 0.78, 1000, 300.0, 50)
     found = callbacks(resolved(base, finding.overlay))
     (added,) = (arguments for kind, arguments in found.items() if kind.startswith(name))
     assert added.get("speed_up") == 2.0 or added.get("sparsity") == 0.7

@@ -2,11 +2,13 @@
 
 import math
 from importlib.util import find_spec
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 
+from lightning_dlopt.core.errors import ArgumentError
 from lightning_dlopt.core.parameters import select_parameters
+from lightning_dlopt.core.sample_count import count_samples
 from lightning_dlopt.evidence.advise.finding import Finding, NotDoneError, Question
 from lightning_dlopt.evidence.advise.overlays import add_callback
 from lightning_dlopt.evidence.advise.probe import Probe
@@ -19,8 +21,10 @@ from lightning_dlopt.evidence.advise.trained_copy import run_training_step, trai
 _BATCHES, _RUNS, _TOLERANCE = 8, 9, 0.01
 #: Steps of training without which nothing can be said.
 _STEPS = 20
+#: Weights for each training sample above which a network with weights to spare is too large.
+_PER_SAMPLE = 500
 #: The share of weights from which pruning is worth a trial.
-_MANY = 0.5
+_MANY = 0.7
 
 
 class OneShotPruning(Probe):
@@ -68,10 +72,14 @@ class OneShotPruning(Probe):
             after + _TOLERANCE * (before - after),
             steps=5,
         )
-        return [self._finding(module, share, sum(one.numel() for one in weights), training.steps)]
+        samples = training.epoch * batch_size(subject.batches(1))
+        total = sum(one.numel() for one in weights)
+        return [self._finding(module, share, total, samples, training.steps)]
 
-    def _finding(self, module: nn.Module, share: float, total: int, steps: int) -> Finding:
-        data = {"share": share, "weights": total, "steps": steps, "tolerance": _TOLERANCE}
+    def _finding(
+        self, module: nn.Module, share: float, total: int, samples: float, steps: int
+    ) -> Finding:
+        data = {"share": share, "weights": total, "samples": samples, "steps": steps}
         figure = (
             f"{share:.0%} of {total:,} weights can be 0 before 1 % of what {steps} steps have "
             "gained is lost"
@@ -81,9 +89,12 @@ class OneShotPruning(Probe):
                 self.name,
                 "generalization",
                 figure,
-                "Most of the weights are needed: the network isn't clearly too large.",
+                "So many can always be spared: the network isn't clearly too large.",
                 data,
             )
+        few = total > samples * _PER_SAMPLE
+        if few:
+            figure += f", and there are about {samples:,.0f} training samples"
         layers = sum(isinstance(one, nn.Linear | nn.Conv2d) for one in module.modules())
         if layers > 1 and find_spec("torch_pruning") is not None:
             overlay = add_callback("ChannelPruning", speed_up=2.0)
@@ -98,10 +109,11 @@ class OneShotPruning(Probe):
             self.name,
             "generalization",
             figure,
-            "A network with weights to spare costs time and memory, and may fit what is chance in "
-            "few samples.",
+            "Weights to spare cost time and memory"
+            + (", and so many for so few samples learn by heart what is chance in them." * few)
+            + ("." * (not few)),
             data,
-            0.1,
+            0.3 if few else 0.1,
             how,
             overlay,
             arm,
@@ -110,3 +122,11 @@ class OneShotPruning(Probe):
 
 def _mean(values: list[float]) -> float:
     return sum(values) / max(len(values), 1)
+
+
+def batch_size(batches: list[Any]) -> float:
+    """Return how many samples the first batch has; infinity if that can't be told."""
+    try:
+        return float(count_samples(batches[0]))
+    except (IndexError, ArgumentError):
+        return math.inf
