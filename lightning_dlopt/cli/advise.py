@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,18 @@ from lightning.pytorch import Trainer
 from rich.console import Console
 
 from lightning_dlopt.cli.mistakes import Parser, UsageError
-from lightning_dlopt.cli.train import DloptCLI, configs_first, run_cli
+from lightning_dlopt.cli.train import DloptCLI, run_cli
 from lightning_dlopt.core.global_generators import kept_generators
 from lightning_dlopt.core.plain import plain
 from lightning_dlopt.core.randomness import run_seed
 from lightning_dlopt.evidence.advise.advise import Advice, advise
-from lightning_dlopt.evidence.advise.files import check_folder, choose_metric, commands_of, save
+from lightning_dlopt.evidence.advise.files import (
+    BASE,
+    check_folder,
+    choose_metric,
+    commands_of,
+    save,
+)
 from lightning_dlopt.evidence.advise.render import to_table
 from lightning_dlopt.evidence.advise.subject import Subject
 from lightning_dlopt.evidence.advise.training import quiet_lightning
@@ -27,8 +33,10 @@ class AdviseCLI(DloptCLI):
 
     def instantiate_classes(self) -> None:
         """Build them without loggers, which may write or reach out when they are made."""
-        self.plain_config = plain(self.config["fit"].as_dict())
-        self.config["fit"].trainer["logger"] = False
+        config = self.config["fit"]
+        self.plain_config = plain(config.as_dict())
+        self.resolved = self._parser("fit").dump(config, skip_none=False)
+        config.trainer["logger"] = False
         super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -82,6 +90,22 @@ def budget_options(config: Mapping[str, Any]) -> list[str]:
     return [] if any(number and number > 0 for number in given) else ["--budget", "10ep"]
 
 
+def only_files(arguments: Sequence[str]) -> bool:
+    """Return whether arguments name configuration files and nothing else.
+
+    Example:
+        >>> only_files(["--config", "a.yaml", "--config=b.yaml"]), only_files(["--data", "Digits"])
+        (True, False)
+    """
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in ("--config", "-c"):
+            next(rest, None)
+        elif not argument.startswith("--config="):
+            return False
+    return True
+
+
 def run(arguments: list[str]) -> None:
     """Probe a module and its data, print the advice and write it."""
     parser = Parser(
@@ -115,9 +139,12 @@ def run(arguments: list[str]) -> None:
         subject = subject_of(cli)
         metric = options.metric or metric_of(subject)
         advice: Advice = advise(subject, budget, tell=lambda name: print(f"{name} …"))
-    base = [*configs_first(["fit", *others])[1:], *budget_options(subject.config)]
+    # an option on the command line would win over every overlay: it becomes part of a file
+    kept = None if only_files(others) else cli.resolved  # type: ignore[attr-defined]
+    base = others if kept is None else ["--config", (options.output / BASE).as_posix()]
+    base = [*base, *budget_options(subject.config)]
     commands = commands_of(advice, base, options.output, metric)
-    written = save(advice, commands, options.output, options.overwrite)
+    written = save(advice, commands, options.output, options.overwrite, kept)
     # a command must come out whole to be copied, whatever the terminal's width
     console = Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty())
     console.print(to_table(advice, commands))

@@ -13,8 +13,8 @@ from lightning_dlopt.evidence.advise.advise import Advice
 from lightning_dlopt.evidence.advise.finding import Finding
 from lightning_dlopt.evidence.advise.render import to_markdown
 
-#: The report, the data, and the folder of overlays.
-REPORT, DATA, OVERLAYS = "advice.md", "advice.json", "overlays"
+#: The report, the data, the folder of overlays, and what was advised on if no files say it.
+REPORT, DATA, OVERLAYS, BASE = "advice.md", "advice.json", "overlays", "base.yaml"
 
 #: Under what the commands keep the one that tests all suggestions.
 ALL = "all"
@@ -24,7 +24,7 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
     """Raise an ArgumentError if there is earlier advice in a folder, or if it is a file."""
     if folder.exists() and not folder.is_dir():
         raise ArgumentError(f"--output: {folder} is a file, and must be a folder")
-    for name in (REPORT, DATA, OVERLAYS):
+    for name in (REPORT, DATA, OVERLAYS, BASE):
         if (folder / name).exists() and not overwrite:
             raise ArgumentError(
                 f"--output: {folder / name} is there already: say --overwrite, or give another "
@@ -94,11 +94,22 @@ def commands_of(
 
 
 def save(
-    advice: Advice, commands: Mapping[str, str], folder: Path, overwrite: bool = False
+    advice: Advice,
+    commands: Mapping[str, str],
+    folder: Path,
+    overwrite: bool = False,
+    base: str | None = None,
 ) -> list[Path]:
     """Write the report, the data and an overlay for each suggestion, and return the paths.
 
     Overlays of the earlier advice in the folder are removed if it may be overwritten.
+
+    Args:
+        advice: what was found.
+        commands: as :func:`commands_of` gives them.
+        folder: for the files; it is made if it isn't there.
+        overwrite: whether earlier advice there is replaced.
+        base: a configuration to be kept beside the overlays, as YAML, or None for none.
 
     Raises:
         ArgumentError: as :func:`check_folder`.
@@ -113,6 +124,8 @@ def save(
         head = "".join(f"# {line}\n" for line in (one.suggestion, one.reason) if line)
         body = yaml.safe_dump(one.overlay, sort_keys=False)
         texts[folder / OVERLAYS / f"{one.arm}.yaml"] = head + body
+    if base is not None:
+        texts[folder / BASE] = base
     try:
         for stale in _earlier_overlays(folder) if overwrite else []:
             stale.unlink(missing_ok=True)

@@ -132,12 +132,15 @@ class TrainGap(Probe):
             inputs = get_field(batch, find_key(batch, "input"))
         except TechniqueError:
             inputs = None
-        if isinstance(inputs, Tensor) and inputs.dim() == 4 and "RandomGeometry" not in there:
+        is_image = isinstance(inputs, Tensor) and inputs.dim() == 4
+        is_float = isinstance(inputs, Tensor) and inputs.is_floating_point()
+        is_text = isinstance(inputs, Tensor) and inputs.dim() == 2 and not is_float
+        if is_image and "RandomGeometry" not in there:
             pixels = max(1, round(inputs.shape[-1] / 14))
             overlay = add_callback("RandomGeometry", rotation=10.0, scale=[0.9, 1.1], crop=pixels)
             return f"rotation, scaling and shifts by {pixels} pixels", overlay, "geometry"
-        if isinstance(inputs, Tensor) and inputs.is_floating_point() and "MixUp" not in there:
+        if is_float and not there & {"MixUp", "CutMix", "RandomMix"}:
             return "mixing of samples", add_callback("MixUp", alpha=0.2), "mix_up"
-        if isinstance(inputs, Tensor) and inputs.dim() == 2 and "DeleteTokens" not in there:
+        if is_text and "DeleteTokens" not in there:
             return "deletion of tokens", add_callback("DeleteTokens", rate=0.1), "delete_tokens"
         return "more data, a smaller network, or an earlier stop", None, "augmentation"
