@@ -62,9 +62,9 @@ def draw_effects(study: Study, analysis: Analysis, theme: Theme, narrow: bool = 
     for row, result in enumerate(results):
         draw_interval(axes, theme, row, result, factor)
         if narrow:
-            short = f"{scale.difference(result.effect)}  {short_verdict(result)}"
+            short = f"{texts[row].split('  ')[0]}  {short_verdict(result)}".rstrip()
             write(axes, theme, row, result, names[row], 0)
-            write(axes, theme, row, result, short.removeprefix("\N{EN DASH}  "), 1)
+            write(axes, theme, row, result, short, 1)
             axes.axhline(row + 0.3, color=theme.grid, linewidth=0.7, zorder=0)
         else:
             write(axes, theme, row, result, names[row], 0, -10)
@@ -78,19 +78,20 @@ def draw_effects(study: Study, analysis: Analysis, theme: Theme, narrow: bool = 
 
 
 def numbers_of(result: ArmResult, scale: Scale) -> str:
-    """Return the effect and its interval; nothing if there is none."""
+    """Return the effect and its interval, or why there is none."""
     if result.effect is None:
-        return ""
-    return f"{scale.difference(result.effect)}  {scale.interval(result.low, result.high)}"
+        return "no pair finished" if result.pairs else "no results yet"
+    if result.low is None or result.high is None:
+        return scale.difference(result.effect)
+    interval = scale.interval(result.low, result.high).replace(" to ", ", ")
+    return f"{scale.difference(result.effect)}  [{interval}]"
 
 
 def short_verdict(result: ArmResult) -> str:
     """Return what stands at the end of an arm's line."""
     if role_of(result) == "noise":
         return "noise"
-    if result.effect is None:
-        return "failed" if sum(result.failures.values()) else "no results"
-    return verdict_of(result)
+    return verdict_of(result) if result.pairs else ""
 
 
 def find_ends(results: list[ArmResult]) -> tuple[float, float]:

@@ -4,7 +4,14 @@ import re
 from dataclasses import dataclass
 
 from lightning_dlopt.evidence.analysis import Analysis
-from lightning_dlopt.evidence.report.numbers import TIMES, Scale, clean, count, write_factor
+from lightning_dlopt.evidence.report.numbers import (
+    TIMES,
+    Scale,
+    choose_scale,
+    clean,
+    count,
+    write_factor,
+)
 from lightning_dlopt.evidence.report.order import compared, in_order
 from lightning_dlopt.evidence.runs import A_A, BASELINE, Study
 
@@ -54,13 +61,14 @@ def headline(study: Study, analysis: Analysis) -> str:
     told = {verdict: [r for r in results if r.verdict == verdict] for verdict in ("helps", "hurts")}
     helps, hurts = len(told["helps"]), len(told["hurts"])
     rest = len(results) - helps - hurts
-    parts = [
-        f"{helps} help{'s' if helps == 1 else ''}",
-        f"{hurts} hurt{'s' if hurts == 1 else ''}",
-        f"{f'the other {rest}' if helps + hurts and rest else rest or 'none'} can't be told apart "
-        "from the baseline at this many seeds",
-    ]
-    return f"{start}: of {count(len(results), 'arm')}, {parts[0]}, {parts[1]}, {parts[2]}."
+    apart = "can't be told apart from the baseline at this many seeds"
+    if len(results) == 1:
+        return f"{start}: it {results[0].verdict if not rest else apart}."
+    parts = [f"{helps} help{'s' * (helps == 1)}", f"{hurts} hurt{'s' * (hurts == 1)}"]
+    if rest:
+        others = "the rest" if helps + hurts else "all" if rest > 2 else "both"
+        parts.append(f"{others} ({rest}) {apart}" if helps + hurts else f"{others} {apart}")
+    return f"{start}: of {len(results)} arms, {', '.join(parts)}."
 
 
 def baseline_line(analysis: Analysis, scale: Scale) -> str:
@@ -74,13 +82,14 @@ def baseline_line(analysis: Analysis, scale: Scale) -> str:
 
 
 def all_notes(study: Study, analysis: Analysis) -> list[str]:
-    """Return the analysis's notes, before them that the study hasn't ended, if it hasn't."""
-    arms = [BASELINE, *(r.arm for r in analysis.arms)]
-    ended = sum(len(study.reported(arm)) for arm in arms)
-    expected = len(study.seeds) * len(arms)
+    """Return the analysis's notes, and that the baseline hadn't converged, if it hadn't."""
     notes = [clean(note) for note in analysis.notes]
-    if ended < expected:
-        notes.insert(0, f"The study hasn't ended: {ended} of {expected} runs have.")
+    if analysis.still_improving is not None:
+        gain = choose_scale(study, analysis).width(abs(analysis.still_improving))
+        notes.append(
+            f"The baseline was still improving when it ended: {clean(study.metric)} by {gain} over "
+            "the last fifth of the run. With a larger budget the arms may compare otherwise."
+        )
     return notes
 
 
@@ -107,8 +116,6 @@ def measured(study: Study, analysis: Analysis) -> list[Fact]:
         Fact("Weights", f"{chosen[0].upper()}{chosen[1:]} are evaluated"),
         Fact("Outcome", outcome(study)),
     ]
-    if len({run.held_out for run in runs if run.kind == "report" and run.held_out}) > 1:
-        facts.append(Fact("Held-out data", "NOT the same in every run"))
     facts += [Fact("Versions", ", ".join(versions))] if versions else []
     facts += [Fact("Machine", "; ".join(machines))] if machines else []
     facts += [Fact("Threads of a run", ", ".join(map(str, threads)))] if threads else []
@@ -153,7 +160,8 @@ READING = [
     "interval at 95 % is that of the paired t test.",
     "Helps and hurts are said only where both tests agree at 0.05: the exact sign-flip test, which "
     "counts a failed run as the worst, and the t test with its p adjusted by Holm for the number "
-    "of arms. Everything else is can't tell, which doesn't mean that there is no effect.",
+    "of arms. An arm also hurts if it fails significantly more often, and then never helps. "
+    "Everything else is can't tell, which doesn't mean that there is no effect.",
     "Seeds needed: at so many, an effect as large as the observed one would be told with a chance "
     "of 80 %.",
     "A/A is the baseline once more with other seeds: what it shows is noise.",

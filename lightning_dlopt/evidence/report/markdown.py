@@ -26,8 +26,19 @@ def escape(text: str) -> str:
         'a&#124;b \\`c\\` &lt;d&gt;'
     """
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    text = re.sub(r"([\\`*_{}\[\]#~$])", r"\\\1", text)
+    # an underscore within a word is one; elsewhere it may begin emphasis
+    text = re.sub(r"([\\`*{}\[\]#~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))", r"\\\1", text)
     return text.replace("|", "&#124;")
+
+
+def escape_item(text: str) -> str:
+    r"""Return text that doesn't begin a list or a rule of its own where it stands in a list.
+
+    Example:
+        >>> escape_item("- 1"), escape_item("2. b")
+        ('\\- 1', '2\\. b')
+    """
+    return re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", escape(text))
 
 
 def write_code(text: str) -> str:
@@ -65,7 +76,7 @@ def write_markdown(study: Study, analysis: Analysis) -> str:
         escape(baseline_line(analysis, scale)),
     ]
     if notes := all_notes(study, analysis):
-        blocks += ["## Notes", "\n".join(f"- {escape(note)}" for note in notes)]
+        blocks += ["## Notes", "\n".join(f"- {escape_item(note)}" for note in notes)]
     blocks += [
         "## Effects",
         "![Effect of each arm with its 95 % interval](effects.png)",
@@ -92,12 +103,12 @@ def write_changes(study: Study, analysis: Analysis) -> str:
     for name, parts in changes(study, analysis):
         codes = [write_code(part) for part in parts if part.strip()]
         if not codes:
-            items.append(f"- {escape(name)}: nothing")
+            items.append(f"- {escape_item(name)}: nothing")
         elif any("\n" in code for code in codes):
             blocks = "\n\n".join(codes).replace("\n", "\n  ")
-            items.append(f"- {escape(name)}:\n\n  {blocks}\n")
+            items.append(f"- {escape_item(name)}:\n\n  {blocks}\n")
         else:
-            items.append(f"- {escape(name)}: {', '.join(codes)}")
+            items.append(f"- {escape_item(name)}: {', '.join(codes)}")
     return re.sub(r"[ ]+\n", "\n", "\n".join(items)).rstrip()
 
 

@@ -47,10 +47,10 @@ class Scale:
         return self._digits(width) + (" pp" if self.percent else "")
 
     def interval(self, low: float | None, high: float | None) -> str:
-        """Return an interval in brackets, or nothing if there is none."""
+        """Return an interval, such as ``+0.18 to +0.64``; it has the unit of differences."""
         if low is None or high is None:
-            return ""
-        return f"[{self._signed(low)}, {self._signed(high)}]"
+            return NOTHING
+        return f"{self._signed(low)} to {self._signed(high)}"
 
     def _digits(self, value: float) -> str:
         text = f"{value * (100 if self.percent else 1):.{self.decimals}f}"

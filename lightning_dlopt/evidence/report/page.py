@@ -16,7 +16,7 @@ from lightning_dlopt.evidence.report.facts import (
     measured,
 )
 from lightning_dlopt.evidence.report.figures import DPI, draw
-from lightning_dlopt.evidence.report.numbers import choose_scale, clean
+from lightning_dlopt.evidence.report.numbers import NOTHING, choose_scale, clean
 from lightning_dlopt.evidence.report.tables import Table, costs, effects, failures
 from lightning_dlopt.evidence.report.theme import DARK, LIGHT, SIGNS
 from lightning_dlopt.evidence.runs import BASELINE, Study
@@ -111,8 +111,9 @@ def write_table(table: Table, title: str) -> str:
         for index, cell in enumerate(row.cells[1:], start=1):
             label = escape(table.columns[index])
             sign = SIGNS.get(row.role, "") if cell == row.role else ""
+            empty = " nothing" if cell == NOTHING else ""
             cells.append(
-                f'<td role="cell" class="{kind(index)}" data-label="{label}">'
+                f'<td role="cell" class="{kind(index)}{empty}" data-label="{label}">'
                 f"<span>{sign}{escape(cell)}</span></td>"
             )
         role = row.role.replace("can't tell", "open")

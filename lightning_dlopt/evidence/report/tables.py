@@ -72,7 +72,7 @@ def effects(study: Study, analysis: Analysis, scale: Scale) -> Table:
                 name_of(result),
                 scale.value(result.mean),
                 scale.difference(result.effect),
-                scale.interval(result.low, result.high) or NOTHING,
+                scale.interval(result.low, result.high),
                 write_p(result.p_flip),
                 write_p(result.p_t_holm),
                 verdict_of(result),
