@@ -72,7 +72,7 @@ def draw_effects(study: Study, analysis: Analysis, theme: Theme, narrow: bool = 
             axes.axhline(row + 0.3, color=theme.grid, linewidth=0.7, zorder=0)
         else:
             write(axes, theme, row, result, names[row], 0, -10)
-            write(axes, theme, row, result, texts[row], 1, 12)
+            write(axes, theme, row, result, texts[row], 1, 12, bold=False)
             write(axes, theme, row, result, short_verdict(result), 1, right - 62)
             if role_of(result) == "noise" and rows > 1:
                 ends = (-left / 72 / box[2], 1 + (right - 10) / 72 / box[2])
@@ -151,10 +151,11 @@ def write(
     text: str,
     side: int,
     points: float | None = None,
+    bold: bool = True,
 ) -> None:
     """Write beside an arm's line, so many points from the axes' left (0) or right (1) side.
 
-    Without points the text stands within that side, above the line.
+    Without points the text stands within that side, above the line. What was told is bold.
     """
     told = is_filled(role_of(result))
     above = points is None
@@ -165,7 +166,7 @@ def write(
         xytext=(0, 6) if above else (points, 0),
         textcoords="offset points",
         color=theme.ink if told or side == 0 else theme.quiet,
-        weight="bold" if told and "[" not in text else "normal",
+        weight="bold" if told and bold else "normal",
         fontsize=NARROW if above else WIDE,
         ha=("left", "right")[side] if above else ("right", "left")[side],
         va="bottom" if above else "center_baseline",
