@@ -70,7 +70,7 @@ def measures(report: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int
     A window of chromium isn't narrower than 500 pixels, but a frame in it is.
     """
     page = escape(report.read_text(encoding="utf-8"))
-    sizes = [(390, 844), (1280, 800)]
+    sizes = [(390, 844), (720, 900), (1280, 800)]
     frames = [f'<iframe width="{w}" height="{h}" srcdoc="{page}"></iframe>' for w, h in sizes]
     harness = tmp_path_factory.mktemp("harness") / "frames.html"
     style = "<style>iframe { border: 0 }</style>"
@@ -81,7 +81,7 @@ def measures(report: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int
 
 
 def test_the_page_has_what_it_needs_and_runs_nothing(measures: dict[int, dict[str, Any]]) -> None:
-    assert set(measures) == {390, 1280}
+    assert set(measures) == {390, 720, 1280}
     for found in measures.values():
         assert found["headings"] == HEADINGS
         assert found["title"] == HEADINGS[0]
@@ -100,7 +100,7 @@ def test_every_picture_is_decoded_and_fits(measures: dict[int, dict[str, Any]]) 
             assert 0 < shown <= min(width, natural)
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, 720, 1280])
 def test_the_page_does_not_scroll_sideways(width: int, measures: dict[int, dict[str, Any]]) -> None:
     assert measures[width]["scroll"] <= width
     assert measures[width]["wide"] == []
