@@ -16,10 +16,11 @@ class Residual(nn.Module):
 
 
 class ResidualNet(nn.Sequential):
-    """Two convolutions with stride 2, residual ones at 7 x 7, a max-pooling, residual ones at 4 x 4.
+    """Two convolutions with stride 2, residual ones, a max-pooling, and residual ones again.
 
-    All convolutions are 3 x 3 with BatchNorm and ReLU; the mean over all places, dropout and a
-    linear layer make the output, so images of any size can be given.
+    Of images of 28 x 28 the residual ones see 7 x 7 and 4 x 4 places. All convolutions are 3 x 3
+    with BatchNorm and ReLU; the mean over all places, dropout and a linear layer make the output,
+    so images of any size can be given.
 
     Args:
         width: channels of the first convolution; the second has twice, the last ones four times
