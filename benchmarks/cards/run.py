@@ -1,9 +1,9 @@
 """The studies behind the method cards.
 
-``python -m benchmarks.cards.run`` makes every study of ``studies.yaml`` with ``dlopt compare``; what
-is finished is kept in ``benchmarks/results/cards``, and an interrupted study goes on where it was.
-``--studies NAME ...`` makes only some; ``--quick`` makes a small form of each in minutes, in a folder
-of its own. Further arguments are ``dlopt compare``'s, such as ``--workers 2``.
+``python -m benchmarks.cards.run`` makes every study of ``studies.yaml`` with ``dlopt compare``;
+what is finished is kept in ``benchmarks/results/cards``, and an interrupted study goes on where it
+was. ``--studies NAME ...`` makes only some; ``--quick`` makes a small form of each in minutes, in a
+folder of its own. Further arguments are ``dlopt compare``'s, such as ``--workers 2``.
 """
 
 import argparse
@@ -37,11 +37,12 @@ def arguments_of(study: dict[str, Any], output: Path) -> list[str]:
     arguments += [f"--{key}={study[key]}" for key in ("metric", "budget", "seeds")]
     if len(study.get("tune", [])) > 1:
         arguments.append(f"--tune={','.join(f'{factor:g}' for factor in study['tune'])}")
+        arguments.append("--tune_seeds=1")
     return [*arguments, f"--output={output.relative_to(ROOT)}"]
 
 
 def main() -> int:
-    """Make the studies and return the exit code of the first that fails."""
+    """Make the studies, also if one fails; return the exit code of the first that does."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     studies = read_studies()
     parser.add_argument("--studies", nargs="+", choices=list(studies), default=list(studies))
@@ -49,14 +50,14 @@ def main() -> int:
     options, others = parser.parse_known_args()
     os.chdir(ROOT)
     folder = ROOT / "runs" / "quick_cards" if options.quick else RESULTS
+    codes = []
     for name in options.studies:
         begin = time.monotonic()
         study = read_studies(options.quick)[name]
         code = dlopt(["compare", *arguments_of(study, folder / name), *others])
         print(f"{name}: {(time.monotonic() - begin) / 60:.1f} minutes", flush=True)
-        if code:
-            return code
-    return 0
+        codes.append(code)
+    return next((code for code in codes if code), 0)
 
 
 if __name__ == "__main__":
