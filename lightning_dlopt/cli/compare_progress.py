@@ -12,6 +12,7 @@ from lightning_dlopt.evidence.jobs import Job
 from lightning_dlopt.evidence.runs import Run, Study
 
 _TITLES = {
+    "trial": "trying each arm for one step",
     "calibrate": "finding out how many steps the budget holds",
     "tune": "trying learning rates",
     "compare": "comparing",

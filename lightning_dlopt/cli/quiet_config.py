@@ -34,6 +34,8 @@ def quiet_config(config: dict[str, Any], job: Job, folder: Path) -> dict[str, An
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
     }
+    if job.kind == "trial":
+        trainer |= {"fast_dev_run": True}
     if job.steps is not None:
         trainer |= {"max_steps": job.steps, "max_epochs": -1}
     if job.max_seconds is not None:
