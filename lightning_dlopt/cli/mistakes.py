@@ -85,7 +85,8 @@ def parse_message(error: BaseException) -> str:
     if union:
         complaints, _, value = union[2].partition("Given value: ")
         parts = [part.split("Given value type")[0].strip() for part in complaints.split(" - ")]
-        useful = [part for part in dict.fromkeys(parts) if part and not _NOT_NONE.search(part)]
+        parts = [part for part in dict.fromkeys(parts) if part and not _NOT_NONE.search(part)]
+        useful = [part for part in parts if "NoneType" not in part] or parts
         nested = re.search(r"NestedArg\(key='[^']*', val=(.*)\)", value)
         value = nested[1] if nested else value
         got = f" (got {value})" if value and len(value) < 40 else ""

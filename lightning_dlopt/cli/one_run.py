@@ -3,6 +3,9 @@
 import os
 import tempfile
 import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,7 +21,7 @@ from lightning_dlopt.cli.mistakes import user_mistakes
 from lightning_dlopt.cli.optimizer_guard import OptimizerGuard
 from lightning_dlopt.cli.quiet_config import quiet_config
 from lightning_dlopt.cli.train import DloptCLI, run_cli
-from lightning_dlopt.core.errors import one_line
+from lightning_dlopt.core.errors import NoEffectWarning, one_line
 from lightning_dlopt.evidence.fingerprints import weights_fingerprint
 from lightning_dlopt.evidence.jobs import Job, RefusedError, config_fingerprint
 from lightning_dlopt.evidence.machine import machine, memory_mb, versions
@@ -42,6 +45,23 @@ class _RunCLI(DloptCLI):
         callbacks[:] = [self.recorder, *callbacks, Pairing(self.job.seed)]
         draw_alike(self.job)
         self.trainer.fit(model, **arguments)
+
+
+@contextmanager
+def noted_warnings() -> Iterator[list[str]]:
+    """Give the techniques' warnings that they have no effect; they are shown all the same."""
+    notes: list[str] = []
+    show = warnings.showwarning
+
+    def noted(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if issubclass(category, NoEffectWarning):
+            notes.append(one_line(message))
+        show(message, category, *place)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", NoEffectWarning)
+        warnings.showwarning = noted  # type: ignore[assignment]
+        yield notes
 
 
 def draw_alike(job: Job) -> None:
@@ -73,11 +93,17 @@ def run_job(job: Job) -> Run:
     )
     with tempfile.TemporaryDirectory(prefix="dlopt-") as folder:
         try:
-            cli = _trained(cls, job, Path(folder))
-            metrics, note = ({}, "") if job.kind == "trial" else _reached(cli, recorder)
+            with noted_warnings() as notes:
+                cli = _trained(cls, job, Path(folder))
+            metrics: dict[str, float] = {}
+            if job.kind != "trial":
+                metrics, note = _reached(cli, recorder)
+                notes.append(note)
             why = _divergence(cli.model, metrics, job.metric)
             status: Status = "diverged" if why else "finished"
-            run = replace(run, status=status, why=why or note, metrics=metrics)
+            run = replace(
+                run, status=status, why=why or "; ".join(filter(None, notes)), metrics=metrics
+            )
         except Exception as error:
             why = f"{type(error).__name__}: {one_line(error)}"[:500]
             if isinstance(error, MetricError) or not recorder.batches_done:

@@ -39,7 +39,8 @@ class Run:
         seed: of ``seed_everything``; the same in every arm of a pair, but for A/A.
         status: ``"finished"``, ``"diverged"`` (the metric isn't finite), ``"crashed"`` (an
             exception) or ``"killed"`` (the process died, twice).
-        why: of a failure, in one line; of a finished run, that its test failed.
+        why: of a failure, in one line; of a finished run, that its test failed or a technique had
+            no effect.
         config: fingerprint of the arm's resolved configuration.
         rate_factor: by which the arm's learning rates were multiplied.
         metrics: what the module had logged at the end, of validation and of the test.

@@ -170,9 +170,10 @@ def test_mistakes_that_a_first_step_shows(dlopt: Dlopt, base: Path, tmp_path: Pa
     code, printed = dlopt(*given, "--metric=val_f1", "--output=a")
     assert code == 2
     assert "validation logs no 'val_f1'; logged are: val_acc, val_loss" in printed.splitlines()[-1]
-    code, printed = dlopt(*given, "--metric=val_acc", "--arm=x=trainer.callbacks+=BlurPool")
+    two = [f"--arm=x=trainer.callbacks+={name}" for name in ("CosineLR", "LinearLR")]
+    code, printed = dlopt(*given, "--metric=val_acc", *two)
     assert code == 2, printed
-    assert "x, seed 2000000: " in printed.splitlines()[-1]
+    assert "x, seed 2000000 (trial): CosineLR() and LinearLR() are" in printed.splitlines()[-1]
     assert not read_study(tmp_path / "compare" / "results.jsonl").runs
 
 
