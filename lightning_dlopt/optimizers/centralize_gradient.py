@@ -69,6 +69,14 @@ class CentralizeGradient(Technique):
     every tensor, here ``parameters`` chooses: an embedding's rows, which aren't output units, can
     be left out.
 
+    When:
+        Convolutional networks trained by SGD: it costs one pass over the gradients, and there is
+        nothing to tune.
+
+    When not:
+        With Adam and the like the sums aren't kept, since their steps aren't proportional to the
+        gradient; for embeddings, which ``parameters`` should leave out.
+
     Args:
         parameters: ``"weights"`` or ``"all"`` (both: every tensor of two or more dimensions), or
             a list of name patterns, of which those of fewer than two dimensions are left alone.

@@ -45,6 +45,13 @@ class FreezeLayers(Technique):
     follows from the step alone, so a resumed run goes on as it would have; the checkpoint keeps the
     arguments only.
 
+    When:
+        A pretrained network gets a new head, which trains first (``until``); or early layers have
+        settled, and their backward pass can be saved (``after``).
+
+    When not:
+        The frozen layers are random ones, which would stay so; under DDP and FSDP2 to save time.
+
     Args:
         patterns: a name pattern or a list of them (``fnmatch``, case-sensitive), for parameters
             (``"*.bias"``) or for modules, which stand for all in them (``"encoder"`` takes

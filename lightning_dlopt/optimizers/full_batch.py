@@ -48,6 +48,14 @@ class FullBatch(Technique):
     as the trained parameters. With several ranks that isn't kept, and such a checkpoint can't be
     resumed.
 
+    When:
+        Small data sets and models whose descent shall be free of the batches' noise, or to study
+        gradient descent itself.
+
+    When not:
+        Ordinary training: one step for a pass over the data learns far less in the same time than
+        many.
+
     Args:
         reduction: what ``training_step`` returns: the ``"mean"`` of the losses of a batch's
             samples, or their ``"sum"`` (the gradient is then that of the sum over the whole set).

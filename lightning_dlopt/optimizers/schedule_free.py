@@ -87,13 +87,18 @@ class ScheduleFree(Technique):
     only :class:`~lightning_dlopt.schedules.ConstantLR`, which can warm up too, goes with it. A
     scheduler that the module brings is left in place.
 
-    BatchNorm's running statistics are those of the training weights; the source recommends to
-    compute them anew from a few batches at the evaluation weights.
+    When:
+        The length of the run is open, and no schedule is to be tuned to it.
+
+    When not:
+        Networks with BatchNorm, whose running statistics are those of the training weights, unless
+        they are computed anew from a few batches at the evaluation weights, as the source says;
+        a rate tuned for a schedule, for these optimizers want a larger one.
 
     Raises:
         TechniqueError: before the first step, if an optimizer of the module has no ``train`` and
             ``eval``, or for strategies other than one device and DDP.
-        ConflictError: beside a schedule, :class:`EMA`, or Lightning's weight averaging.
+        ConflictError: beside :class:`EMA`, Lightning's averages, or a varying :class:`.Schedule`.
 
     Example:
         >>> ScheduleFree()

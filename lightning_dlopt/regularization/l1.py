@@ -30,6 +30,13 @@ class L1(Penalty):
     only if it was so in all that they average. Schedule-free optimizers compute the weights anew
     from their state, and the proximal form is refused for them.
 
+    When:
+        Zeros are wanted for themselves: to select inputs, or to see how many weights are needed.
+
+    When not:
+        Accuracy is all that counts, for it shrinks the large weights, too; time or memory, for
+        zeros in dense tensors save none.
+
     Args:
         strength: at least 0 and finite; 0 changes nothing.
         parameters: ``"weights"`` (tensors of two or more dimensions: no biases, no norms),
