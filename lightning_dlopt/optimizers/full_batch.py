@@ -32,8 +32,10 @@ class FullBatch(Technique):
     gradients are added up, each weighted by its number of samples, so that a smaller last batch,
     ranks with different shares (DDP, FSDP2), and batches that ``training_step`` leaves out by
     returning None are all weighted rightly. ``max_steps``, schedules and spans count these steps,
-    one for each epoch. With a plain SGD optimizer this is gradient descent in the classical sense
-    (A. Cauchy, Méthode générale pour la résolution des systèmes d'équations simultanées, 1847).
+    one for each epoch. With a plain SGD optimizer this is gradient descent in the classical sense.
+
+    Source: A. Cauchy, Méthode générale pour la résolution des systèmes d'équations simultanées,
+    1847.
 
     Samples are counted along the first dimension of a batch's tensors.
 

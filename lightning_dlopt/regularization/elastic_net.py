@@ -37,6 +37,7 @@ class ElasticNet(Penalty):
     Raises:
         ArgumentError: if a pattern matches no parameter (when training starts).
         TechniqueError: for what :class:`L1` refuses.
+        ConflictError: beside another proximal penalty of the same parameters.
 
     The checkpoint keeps the arguments.
 

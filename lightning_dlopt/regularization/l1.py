@@ -49,6 +49,7 @@ class L1(Penalty):
         ArgumentError: if a pattern matches no parameter (when training starts).
         TechniqueError: for sparse gradients (subgradient), schedule-free optimizers (proximal),
             optimizers that maximize, FSDP1 and DeepSpeed, before the first step.
+        ConflictError: beside another proximal penalty of the same parameters.
 
     The checkpoint keeps the arguments.
 
