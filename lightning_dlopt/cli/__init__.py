@@ -17,6 +17,7 @@ commands:
   preview    draw a technique:         dlopt preview schedule CosineLR
              or its effect on images:  dlopt preview augmentation --config ...
   export     write a trained module:   dlopt export --config ... --ckpt_path ... --output model
+  compare    measure what changes do:  dlopt compare --config ... --arm NAME=overlay.yaml
 
 `dlopt COMMAND --help` explains one of them.
 """
@@ -57,8 +58,12 @@ def main(args: Sequence[str] | None = None) -> int:
             from lightning_dlopt.cli.export import run
 
             run(arguments[1:])
+        elif command == "compare":
+            from lightning_dlopt.cli.compare import run
+
+            run(arguments[1:])
         else:
-            known = ", ".join([*TRAINER_COMMANDS, "list", "preview", "export"])
+            known = ", ".join([*TRAINER_COMMANDS, "list", "preview", "export", "compare"])
             print(f"dlopt: error: no command {command!r}; there are {known}", file=sys.stderr)
             return 2
     except user_mistakes() as error:

@@ -1,0 +1,143 @@
+"""One run of a comparison, in the process that makes it."""
+
+import os
+import tempfile
+import traceback
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import yaml
+from lightning.pytorch import LightningModule, seed_everything
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from lightning_dlopt.cli.checkpoint_guard import CheckpointGuard
+from lightning_dlopt.cli.mistakes import user_mistakes
+from lightning_dlopt.cli.optimizer_guard import OptimizerGuard
+from lightning_dlopt.cli.quiet_config import quiet_config
+from lightning_dlopt.cli.train import DloptCLI, run_cli
+from lightning_dlopt.core.errors import one_line
+from lightning_dlopt.evidence.fingerprints import weights_fingerprint
+from lightning_dlopt.evidence.jobs import Job, RefusedError, config_fingerprint
+from lightning_dlopt.evidence.machine import machine, memory_mb, versions
+from lightning_dlopt.evidence.pairing import Pairing
+from lightning_dlopt.evidence.recorder import MetricError, Recorder
+from lightning_dlopt.evidence.results import test_counterpart
+from lightning_dlopt.evidence.runs import Point, Run
+
+
+class _RunCLI(DloptCLI):
+    """Trains with a recorder before all callbacks, and what makes pairs after them."""
+
+    job: ClassVar[Job]
+    recorder: ClassVar[Recorder]
+    weights: ClassVar[str] = ""
+
+    def fit(self, model: LightningModule, **arguments: Any) -> None:
+        """Train; what is drawn from here on is drawn alike in every arm."""
+        type(self).weights = weights_fingerprint(model)
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        callbacks[:] = [self.recorder, *callbacks, Pairing(self.job.seed)]
+        draw_alike(self.job)
+        self.trainer.fit(model, **arguments)
+
+
+def draw_alike(job: Job) -> None:
+    """Seed what is drawn next: a DataModule may split its data anew for every loop."""
+    seed_everything(job.seed, workers=True, verbose=False)
+
+
+def run_job(job: Job) -> Run:
+    """Make a run and return what came of it; that it fails is a result, too.
+
+    Raises:
+        RefusedError: if it failed before its first batch, or the metric isn't logged.
+    """
+    torch.set_num_threads(job.threads)
+    os.chdir(job.folder)
+    recorder = Recorder(job.metric, job.rate_factor)
+    cls: Any = type("RunCLI", (_RunCLI,), {"job": job, "recorder": recorder})
+    run = Run(
+        arm=job.arm,
+        kind=job.kind,
+        pair=job.pair,
+        seed=job.seed,
+        status="crashed",
+        config=config_fingerprint(job.config),
+        rate_factor=job.rate_factor,
+        versions=versions(),
+        machine=machine(),
+        threads=job.threads,
+    )
+    with tempfile.TemporaryDirectory(prefix="dlopt-") as folder:
+        try:
+            cli = _trained(cls, job, Path(folder))
+            metrics = _reached(cli, recorder)
+            why = _divergence(cli.model, metrics, job.metric)
+            run = replace(run, status="diverged" if why else "finished", why=why, metrics=metrics)
+        except Exception as error:
+            why = f"{type(error).__name__}: {one_line(error)}"[:500]
+            if isinstance(error, MetricError) or not recorder.batches_done:
+                shown = one_line(error) if isinstance(error, user_mistakes()) else why
+                raise RefusedError(f"{job.name}: {shown}") from error
+            traceback.print_exc()
+            run = replace(run, why=why)
+    return replace(
+        run,
+        curve=recorder.curve,
+        steps=recorder.curve[-1].step if recorder.curve else 0,
+        seconds=round(recorder.seconds, 3),
+        step_ms=recorder.step_ms,
+        warm_up_seconds=round(recorder.warm_up_seconds, 3),
+        memory_mb=memory_mb(),
+        weights=cls.weights,
+        batches=recorder.batches,
+        held_out=recorder.held_out,
+        finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+
+
+def _trained(cls: Any, job: Job, folder: Path) -> Any:
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump(quiet_config(yaml.safe_load(job.config), job, folder)))
+    return run_cli(
+        cls,
+        ["fit", f"--config={config}"],
+        save_config_callback=None,
+        trainer_defaults={"callbacks": [CheckpointGuard(), OptimizerGuard()]},
+    )
+
+
+def _reached(cli: Any, recorder: Recorder) -> dict[str, float]:
+    """Return what the weights that the study selects reach in validation and in the one test."""
+    trainer, model, data = cli.trainer, cli.model, cli.datamodule
+    best = "best" if cli.job.select == "best" else None
+    last = recorder.curve[-1].step if recorder.curve else None
+    if best or last != trainer.global_step:
+        seconds, epoch = round(recorder.seconds, 3), trainer.current_epoch
+        recorder.curve_closed = True
+        draw_alike(cli.job)
+        trainer.validate(model, data, ckpt_path=best, verbose=False)
+        value = recorder.value_in(trainer)
+        if last != trainer.global_step:
+            recorder.curve.append(Point(trainer.global_step, epoch, seconds, value))
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    source = data if data is not None and is_overridden("test_dataloader", data) else model
+    if is_overridden("test_dataloader", source) and is_overridden("test_step", model):
+        draw_alike(cli.job)
+        trainer.test(model, data, ckpt_path=best, verbose=False)
+        metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return metrics
+
+
+def _divergence(model: LightningModule, metrics: dict[str, float], metric: str) -> str:
+    """Return why a run that came to its end has failed all the same, or nothing."""
+    for name in (metric, test_counterpart(metric)):
+        if name in metrics and not torch.isfinite(torch.tensor(metrics[name])):
+            return f"{name} is {metrics[name]}"
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            return f"the parameter {name} is not finite"
+    return ""
