@@ -1,0 +1,32 @@
+"""What pruning costs in accuracy and saves in arithmetic, from another benchmark's results."""
+
+import json
+
+from benchmarks import pruning
+from benchmarks.cards.techniques import Entry
+
+
+def pruned_section(entry: Entry) -> str:
+    """Return what the benchmark of pruning says, empty for techniques that aren't in it."""
+    arms = [arm for arm in pruning.TECHNIQUES if entry.name in _names(arm)]
+    lines = [json.loads(line) for line in pruning.RESULTS.read_text().splitlines()]
+    own = [line for line in lines if line["arm"] in arms]
+    if not own:
+        return ""
+    (epochs,) = {line["epochs"] for line in own}
+    machines = "; ".join(sorted({line["machine"] for line in own}))
+    shown = ", ".join(f"*{arm}*" for arm in arms)
+    text = (
+        f"What the network loses and saves, against a bar of its own ({shown}): the convolutional "
+        f"network of {lines[0]['parameters']:,} parameters on Fashion-MNIST, {epochs} epochs in "
+        "all for every row, means with the least and the most of the seeds. *Narrow* is the shape "
+        "that the pruned network of that seed ended in, trained from scratch; the last column is "
+        "the mean paired difference with half the width of its 95 % interval."
+    )
+    command = f"python -m benchmarks.pruning --epochs {epochs}"
+    parts = ["### Against narrow networks from scratch", text, pruning.table()]
+    return "\n\n".join([*parts, f"- machine: {machines}", f"Made by\n\n```bash\n{command}\n```"])
+
+
+def _names(arm: str) -> set[str]:
+    return {type(technique).__name__ for technique in pruning.TECHNIQUES[arm]()}
