@@ -1,6 +1,7 @@
 """What pruning costs in accuracy and saves in arithmetic, from another benchmark's results."""
 
 import json
+from collections import Counter
 
 from benchmarks import pruning
 from benchmarks.cards.techniques import Entry
@@ -15,17 +16,20 @@ def pruned_section(entry: Entry) -> str:
         return ""
     (epochs,) = {line["epochs"] for line in own}
     machines = "; ".join(sorted({line["machine"] for line in own}))
-    shown = ", ".join(f"*{arm}*" for arm in arms)
+    counts = Counter(line["arm"] for line in lines)
+    runs = ", ".join(f"{arm}: {count}" for arm, count in counts.items())
     text = (
-        f"What the network loses and saves, against a bar of its own ({shown}): the convolutional "
-        f"network of {lines[0]['parameters']:,} parameters on Fashion-MNIST, {epochs} epochs in "
-        "all for every row, means with the least and the most of the seeds. *Narrow* is the shape "
-        "that the pruned network of that seed ended in, trained from scratch; the last column is "
-        "the mean paired difference with half the width of its 95 % interval."
+        f"What it costs in accuracy and saves in size; its rows are {', '.join(map(repr, arms))}. "
+        f"All are of one convolutional network on Fashion-MNIST, {epochs} epochs in all for every "
+        "row. *Narrow* is the shape that the pruned network of that seed ended in, trained from "
+        "scratch. Means with the least and the most of the seeds; the last column is the mean "
+        "paired difference with half the width of its 95 % interval."
     )
     command = f"python -m benchmarks.pruning --epochs {epochs}"
-    parts = ["### Against narrow networks from scratch", text, pruning.table()]
-    return "\n\n".join([*parts, f"- machine: {machines}", f"Made by\n\n```bash\n{command}\n```"])
+    parts = ["### Accuracy and size, against narrow networks from scratch", text, pruning.table()]
+    return "\n\n".join(
+        [*parts, f"- runs: {runs}\n- machine: {machines}", f"Made by\n\n```bash\n{command}\n```"]
+    )
 
 
 def _names(arm: str) -> set[str]:
