@@ -2,13 +2,14 @@
 
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lightning_dlopt.core.errors import UserError
+from lightning_dlopt.core.errors import UserError, one_line
 from lightning_dlopt.evidence.jobs import Job
 from lightning_dlopt.evidence.launchers import Work
 from lightning_dlopt.evidence.launchers.deaths import ATTEMPTS, killed_run
@@ -44,19 +45,20 @@ class RayCluster:
             ) from error
         self._ray: Any = ray
         self._gpus = 0.0
-        self._started_here = not ray.is_initialized()
-        if self._started_here:
-            try:
-                ray.init(
-                    address=address or "local",
-                    log_to_driver=False,
-                    include_dashboard=False if address is None else None,
-                    logging_level=logging.ERROR,
-                )
-            except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-                raise RayError(
-                    f"the Ray cluster at {address or 'this machine'!r} can't be reached: {error}"
-                ) from error
+        if address is not None:
+            _check_reachable(address)
+        try:
+            ray.init(
+                address=address or "local",
+                log_to_driver=False,
+                include_dashboard=False if address is None else None,
+                logging_level=logging.ERROR,
+            )
+        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+            raise RayError(
+                f"the Ray cluster at {address or 'this machine'!r} can't be reached: "
+                f"{one_line(error)}"
+            ) from error
         resources = self._ray.cluster_resources()
         self.threads = threads
         room = int(resources.get("CPU", 1)) // threads
@@ -73,9 +75,8 @@ class RayCluster:
         """
         ray = self._ray
         # a new process for every run, which no other one has changed
-        task = ray.remote(_task).options(
-            num_cpus=self.threads, num_gpus=self._gpus, max_calls=1, max_retries=0
-        )
+        options = {"num_cpus": self.threads, "num_gpus": self._gpus}
+        task = ray.remote(**options, max_calls=1, max_retries=0)(_task)
         waiting = [(job, 1) for job in reversed(jobs)]
         running: dict[Any, tuple[Job, int]] = {}
         try:
@@ -104,9 +105,19 @@ class RayCluster:
                 ray.cancel(reference, force=True)
 
     def close(self) -> None:
-        """Leave the cluster, and end it if it was started here."""
-        if self._started_here:
-            self._ray.shutdown()
+        """Leave the cluster; one that was started here ends."""
+        self._ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raise a RayError if nobody answers at an address; Ray itself would go on asking."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto" and the like are Ray's to resolve
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise RayError(f"the Ray cluster at {address!r} can't be reached: {error}") from error
 
 
 def _task(job: Job, work: Work) -> tuple[Run | str, str]:
