@@ -57,8 +57,14 @@ def _one_study(measured: Measured, study: Study, analysis: Analysis, arms: list[
         )
     parts += [f"> **Note.** {note}" for note in notes]
     parts.append(_conditions(measured.plan, arms, study, analysis))
-    parts.append(f"Made by\n\n```bash\n{study.command.strip() or '(not recorded)'}\n```")
+    parts.append(f"Made by\n\n```bash\n{_command(study)}\n```")
     return "\n\n".join(parts)
+
+
+def _command(study: Study) -> str:
+    """Return the command of a study, a long one with an option in each line."""
+    command = " ".join(study.command.split()) or "# not recorded"
+    return command if len(command) <= 100 else command.replace(" --", " \\\n    --")
 
 
 def _effect_table(results: list[ArmResult], study: Study, unit: Unit) -> str:

@@ -140,9 +140,17 @@ def measure(plan: Plan, study: Study) -> Measured:
 def read_evidence(
     plans: Path = PLANS, results: Path = RESULTS, read: Callable[[Path], Study] = read_study
 ) -> Evidence:
-    """Return every planned study, with what came out of those that have results."""
+    """Return every planned study, with what came out of those that have results.
+
+    Raises:
+        ValueError: if there are results of a study that isn't planned.
+    """
     evidence = Evidence()
-    for plan in read_plans(plans):
+    planned = read_plans(plans)
+    there = {path.name for path in results.iterdir()} if results.exists() else set()
+    if unplanned := there - {f"{plan.name}.jsonl" for plan in planned}:
+        raise ValueError(f"{results}: of no planned study: {', '.join(sorted(unplanned))}")
+    for plan in planned:
         file = results / f"{plan.name}.jsonl"
         if not file.exists():
             evidence.studies.append(Measured(plan))

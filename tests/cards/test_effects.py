@@ -86,6 +86,13 @@ def test_good_bad_and_no_effects_are_shown_alike() -> None:
         assert "```bash\ndlopt compare --seeds 6\n```" in text
 
 
+def test_a_long_command_has_a_line_for_each_option() -> None:
+    long = "dlopt compare " + " ".join(f"--arm name{i}=file{i}.yaml" for i in range(5))
+    lines = card_of("EMA", command=long).split("```bash\n")[1].split("\n```")[0].splitlines()
+    assert lines[:2] == ["dlopt compare \\", "    --arm name0=file0.yaml \\"]
+    assert " ".join(line.strip(" \\") for line in lines) == long
+
+
 def test_costs_are_ratios_to_the_baseline() -> None:
     row = cells(card_of("EMA").split("## Cost in time and memory")[1], "`good`")
     assert row == ["`good`", "1.50x", "1.50x", "1.50x", "1.00x", "invented"]

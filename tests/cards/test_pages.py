@@ -59,8 +59,10 @@ def test_an_unknown_technique_is_refused(tmp_path: Path) -> None:
 
 def test_results_are_read_where_there_are_any(tmp_path: Path) -> None:
     made = study({"good": [0.01, 0.02, 0.01, 0.01, 0.02, 0.01]})
-    keep(replace(made, metric="test_accuracy"), tmp_path / "first.jsonl")
-    evidence = read_evidence(plans_in(tmp_path), tmp_path)
+    folder = tmp_path / "results"
+    folder.mkdir()
+    keep(replace(made, metric="test_accuracy"), folder / "first.jsonl")
+    evidence = read_evidence(plans_in(tmp_path), folder)
     first, second = evidence.studies
     result = first.result("good")
     assert result is not None
@@ -71,6 +73,14 @@ def test_results_are_read_where_there_are_any(tmp_path: Path) -> None:
     assert not evidence.is_measured("SAM")
     assert {"SAM", "Muon", "CosineLR"} <= set(not_measured(evidence, []))
     assert "EMA" not in not_measured(evidence, [])
+
+
+def test_results_of_no_planned_study_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    keep(study(), folder / "third.jsonl")
+    with pytest.raises(ValueError, match=r"of no planned study: third\.jsonl"):
+        read_evidence(plans_in(tmp_path), folder)
 
 
 def test_results_of_unplanned_arms_are_refused() -> None:
