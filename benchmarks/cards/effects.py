@@ -57,7 +57,8 @@ def _one_study(measured: Measured, study: Study, analysis: Analysis, arms: list[
         )
     parts += [f"> **Note.** {note}" for note in notes]
     parts.append(_conditions(measured.plan, arms, study, analysis))
-    parts.append(f"Made by\n\n```bash\n{_command(study)}\n```")
+    made = "<details><summary>The command that made it</summary>"
+    parts.append(f"{made}\n\n```bash\n{_command(study)}\n```\n\n</details>")
     return "\n\n".join(parts)
 
 
@@ -101,19 +102,21 @@ def _effect_table(results: list[ArmResult], study: Study, unit: Unit) -> str:
 def costs(entry: Entry, evidence: Evidence) -> str:
     """Return the table of a card on what a technique costs, empty if that isn't measured."""
     head = ["ratio to the baseline", "time of a step", "training time", "memory", "steps", "study"]
-    rows = [
-        [
-            _arm(result),
-            numbers.times(result.step_ratio),
-            numbers.times(result.time_ratio),
-            numbers.times(result.memory_ratio),
-            numbers.times(result.steps_ratio),
-            measured.plan.name,
+    rows = []
+    for measured, arms in evidence.of(entry.name):
+        own = [result for arm in arms if (result := measured.result(arm.name))]
+        noise = [measured.noise] if own and measured.noise else []
+        rows += [
+            [
+                _arm(result),
+                numbers.times(result.step_ratio),
+                numbers.times(result.time_ratio),
+                numbers.times(result.memory_ratio),
+                numbers.times(result.steps_ratio),
+                measured.plan.name,
+            ]
+            for result in [*own, *noise]
         ]
-        for measured, arms in evidence.of(entry.name)
-        for arm in arms
-        if (result := measured.result(arm.name))
-    ]
     return table([head, *rows]) if rows else ""
 
 

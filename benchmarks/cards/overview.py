@@ -8,7 +8,7 @@ from benchmarks.cards import numbers
 from benchmarks.cards.card import MADE
 from benchmarks.cards.docstrings import markdown
 from benchmarks.cards.effects import NOT_MEASURED, table
-from benchmarks.cards.measured import Evidence, Measured
+from benchmarks.cards.measured import Evidence, Measured, PlannedArm
 from benchmarks.cards.networks_measured import Runs, networks_table
 from benchmarks.cards.numbers import NOTHING, Unit
 from benchmarks.cards.techniques import FAMILIES, Entry, card_of, entries
@@ -21,9 +21,11 @@ budget. *Helps* and *hurts* are said only if two tests agree that chance alone w
 (the t test of the differences, adjusted for the number of arms in its study, and the exact
 sign-flip test). ***Can't tell* is not *no effect***: the interval says what the effect may be, and
 the number of seeds how many pairs would tell an effect of the size that was observed. Bad results
-stand here like good ones. All were measured with small networks and short runs on a CPU, as each
-card says; a technique that is made for long runs of large networks can't show there what it is
-for."""
+stand here like good ones. A/A is the baseline against itself with other seeds: what it differs by
+is chance. At equal time a run is stopped when its baseline had ended. Times of a step are medians
+over the pairs, as is memory, the most that the process held. All were measured with small networks
+and short runs on a CPU, as each card says; a technique that is made for long runs of large networks
+can't show there what it is for."""
 
 
 def family_table(family: str, evidence: Evidence, cards: str = "") -> str:
@@ -34,7 +36,7 @@ def family_table(family: str, evidence: Evidence, cards: str = "") -> str:
         evidence: all studies.
         cards: where the cards lie, such as ``docs/techniques/``.
     """
-    rows = [["technique", "arm", "effect (95 % interval)", "verdict", "time of a step"]]
+    rows = [["technique", "study", "effect (95 % interval)", "verdict", "time of a step"]]
     for entry in entries().values():
         if entry.family == family and entry.kind != "network":
             rows += _rows(entry, evidence, cards)
@@ -54,13 +56,19 @@ def _rows(entry: Entry, evidence: Evidence, cards: str) -> list[list[str]]:
             rows.append(
                 [
                     name,
-                    f"{arm.name} ({measured.plan.name})",
+                    _place(entry, measured, arm),
                     unit.interval(result) + ("" if unit.name == "points" else f" {unit.name}"),
                     numbers.verdict(result) + failed,
                     numbers.times(result.step_ratio),
                 ]
             )
     return rows or [[name, NOTHING, NOT_MEASURED, NOTHING, NOTHING]]
+
+
+def _place(entry: Entry, measured: Measured, arm: PlannedArm) -> str:
+    """Return the study, and what tells the arm from others of the same technique."""
+    own = arm.name.removeprefix(entry.name).strip()
+    return f"{measured.plan.name}, {own}" if own else measured.plan.name
 
 
 def studies_table(evidence: Evidence) -> str:

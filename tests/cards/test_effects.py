@@ -94,8 +94,9 @@ def test_a_long_command_has_a_line_for_each_option() -> None:
 
 
 def test_costs_are_ratios_to_the_baseline() -> None:
-    row = cells(card_of("EMA").split("## Cost in time and memory")[1], "`good`")
-    assert row == ["`good`", "1.50x", "1.50x", "1.50x", "1.00x", "invented"]
+    text = card_of("EMA").split("## Cost in time and memory")[1]
+    assert cells(text, "`good`") == ["`good`", "1.50x", "1.50x", "1.50x", "1.00x", "invented"]
+    assert cells(text, "A/A")[1:3] == ["1.00x", "1.00x"]
 
 
 def test_failed_runs_are_told_where_they_belong() -> None:
@@ -138,7 +139,7 @@ def test_the_table_of_a_family_has_a_row_for_every_arm_and_technique() -> None:
     effect, low, high = t_interval(ADDED["good"])
     assert cells(table, "[`EMA`](docs/techniques/ema.md)") == [
         "[`EMA`](docs/techniques/ema.md)",
-        "good (invented)",
+        "invented, good",
         f"{effect:+.2f} ({low:+.2f} to {high:+.2f})",
         "**helps**",
         "1.50x",

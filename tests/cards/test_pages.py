@@ -105,10 +105,10 @@ End.
 def test_what_is_between_markers_is_made_anew() -> None:
     evidence = Evidence([measure(plan(), study())])
     text = rewritten(README, evidence, [])
-    assert text.startswith("# Title\n\n<!-- cards:begin optimizers -->\n\n| technique | arm |")
+    assert text.startswith("# Title\n\n<!-- cards:begin optimizers -->\n\n| technique | study |")
     assert "old | text" not in text
     assert "\n\n<!-- cards:end optimizers -->\n\nBetween.\n\n<!-- cards:begin studies -->" in text
-    assert "[`EMA`](docs/techniques/ema.md) | good (invented) | +1.08" in text
+    assert "[`EMA`](docs/techniques/ema.md) | invented, good | +1.08" in text
     assert "| `invented`: Invented numbers | `recipes/quickstart.yaml` | 3ep | 6 |" in text
     assert text.endswith("<!-- cards:end studies -->\nEnd.\n")
     assert rewritten(text, evidence, []) == text
