@@ -13,6 +13,7 @@ from benchmarks.cards.pruned_measured import pruned_section
 from benchmarks.cards.techniques import FAMILIES, MIXINS, Entry, card_of, entries, recipes_of
 from lightning_dlopt import optimizers
 
+KINDS = {"callback": "callback", "optimizer": "for `UseOptimizer`", "network": "network"}
 MADE = "<!-- Made by `python -m benchmarks.cards --write` from the docstring and the results. -->"
 
 
@@ -22,7 +23,7 @@ def card(entry: Entry, evidence: Evidence, runs: networks_measured.Runs) -> str:
     sections = [
         MADE,
         f"# {entry.name}",
-        f"{FAMILIES[entry.family]} · {entry.kind} · [all techniques](README.md)",
+        f"{FAMILIES[entry.family]} · {KINDS[entry.kind]} · [all techniques](README.md)",
         _prose(documented.summary),
         _in_short(entry, evidence, runs),
         "## What changes in training" if entry.kind != "network" else "## What it is",

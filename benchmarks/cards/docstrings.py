@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 #: A section begins with such a line, followed by indented ones.
 HEADER = re.compile(r"^([A-Z][A-Za-z ]*):$")
 ROLE = re.compile(r":(?:class|func|meth|mod):`~?([^`]+)`")
+EMPHASIS = re.compile(r"(\*{1,2}[^*\s](?:[^*]*[^*\s])?\*{1,2})")
 ENTRY = re.compile(r"^(\*{0,2}\w+(?:, \w+)*): (.*)$", re.DOTALL)
 
 Link = Callable[[str], str | None]
@@ -124,7 +125,10 @@ def _piece(piece: str, link: Link) -> str:
         return f"`{piece[2:-2]}`"
     if piece.startswith("`"):
         return piece
-    for plain, escaped in (("<", "&lt;"), ("*", r"\*"), ("_", r"\_")):
-        piece = piece.replace(plain, escaped)
+    piece = "".join(
+        part if EMPHASIS.fullmatch(part) else part.replace("*", r"\*")
+        for part in EMPHASIS.split(piece)
+    )
+    piece = piece.replace("<", "&lt;").replace("_", r"\_")
     piece = re.sub(r"arXiv:([a-z]+/\d+|\d+\.\d+)", r"[arXiv:\1](https://arxiv.org/abs/\1)", piece)
     return re.sub(r"(?<!\()(https://(?!arxiv)\S+?)(?=[;,]?(?:\s|$))", r"<\1>", piece)

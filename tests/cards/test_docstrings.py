@@ -75,7 +75,8 @@ def test_a_source_need_not_be_called_so() -> None:
         ("arXiv:1412.6980, 1", "[arXiv:1412.6980](https://arxiv.org/abs/1412.6980), 1"),
         ("arXiv:math/0307152; 1", "[arXiv:math/0307152](https://arxiv.org/abs/math/0307152); 1"),
         ("two\nlines", "two lines"),
-        ("of two:\n- one\n  more\n- *two*", "of two:\n- one more\n- \\*two\\*"),
+        ("an *old* **and** 2 ** (3 * 4) * 5", r"an *old* **and** 2 \*\* (3 \* 4) \* 5"),
+        ("of two:\n- one\n  more\n- *two*", "of two:\n- one more\n- *two*"),
     ],
 )
 def test_markdown(text: str, shown: str) -> None:
