@@ -85,9 +85,11 @@ def test_one_far_arm_does_not_squeeze_forty() -> None:
 
 
 @pytest.mark.parametrize("narrow", [False, True], ids=["wide", "narrow"])
-@pytest.mark.parametrize("size", ["few", "forty"])
+@pytest.mark.parametrize("size", ["few", "forty", "long names"])
 def test_no_text_leaves_the_picture_of_effects_or_covers_another(size: str, narrow: bool) -> None:
-    study, analysis = make_study() if size == "few" else make_large()
+    study, analysis = make_large() if size == "forty" else make_study()
+    if size == "long names":
+        study, analysis = make_study({"W" * 60: FOUR["L1 too strong"], "M" * 60: FOUR["CosineLR"]})
     figure = draw_effects(study, analysis, LIGHT, narrow)
     figure.draw_without_rendering()
     (axes,) = figure.axes

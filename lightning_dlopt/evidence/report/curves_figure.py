@@ -86,9 +86,13 @@ def draw_apart(
 ) -> Any:
     """Return a figure with small axes for each arm, all to the same scale."""
     results = in_order(study, analysis)
-    columns = 2 if narrow else 5 if len(results) > 12 else 4
+    # the columns that leave the fewest places empty
+    choices = (2,) if narrow else (5, 4) if len(results) > 12 else (4, 3)
+    columns = min(choices, key=lambda number: -len(results) % number)
     rows = -(-len(results) // columns)
-    width, each = (3.6, 1.25) if narrow else (9, 1.35 if columns == 5 else 1.6)
+    width, each = (
+        (3.6, 1.25) if narrow else (9, 1.35 if columns == 5 else 1.6 if columns == 4 else 1.9)
+    )
     height = 0.75 + each * rows
     figure = new_figure(theme, width, height)
     # places by hand: the layout engine takes seconds for forty axes

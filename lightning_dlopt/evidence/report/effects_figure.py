@@ -12,15 +12,17 @@ from lightning_dlopt.evidence.report.theme import (
     MARKS,
     Theme,
     dress,
+    fit,
     is_filled,
+    measure,
     new_figure,
     say_nothing_yet,
     shorten,
 )
 from lightning_dlopt.evidence.runs import A_A, Study
 
-#: Size of letters in points, and how wide one is on the average in that unit, bold and not.
-WIDE, NARROW, BOLD, LETTER = 9.0, 7.5, 0.66, 0.6
+#: Sizes of letters in points.
+WIDE, NARROW = 9.0, 8.0
 
 
 def draw_effects(study: Study, analysis: Analysis, theme: Theme, narrow: bool = False) -> Any:
@@ -36,12 +38,14 @@ def draw_effects(study: Study, analysis: Analysis, theme: Theme, narrow: bool = 
     if not results:
         return say_nothing_yet(figure, theme, "no arms")
     # the columns of text have the width of their longest line, and the axes what is left
-    names = [shorten(name_of(result), 26 if narrow else 36) for result in results]
+    names = [
+        fit(name_of(result), *((NARROW, 138) if narrow else (WIDE, 205))) for result in results
+    ]
     texts = [numbers_of(result, scale) for result in results]
     left = right = 6.0
     if not narrow:
-        left = 16 + WIDE * BOLD * max(len(name) for name in names)
-        right = 84 + WIDE * LETTER * max(len(text) for text in texts)
+        left = 16 + max(measure(name, WIDE) for name in names)
+        right = 84 + max(measure(text, WIDE) for text in texts)
     figure.set_layout_engine("none")
     box = (left / 72, 0.5, width - (left + right) / 72, height - 0.55)
     axes = figure.add_axes(
@@ -68,12 +72,12 @@ def draw_effects(study: Study, analysis: Analysis, theme: Theme, narrow: bool = 
             axes.axhline(row + 0.3, color=theme.grid, linewidth=0.7, zorder=0)
         else:
             write(axes, theme, row, result, names[row], 0, -10)
-            write(axes, theme, row, result, texts[row], 1, 12)
+            write(axes, theme, row, result, texts[row], 1, 12, bold=False)
             write(axes, theme, row, result, short_verdict(result), 1, right - 62)
             if role_of(result) == "noise" and rows > 1:
                 ends = (-left / 72 / box[2], 1 + (right - 10) / 72 / box[2])
                 axes.axhline(row + 0.5, *ends, color=theme.grid, linewidth=1, clip_on=False)
-    label_axes(axes, study, scale, narrow)
+    label_axes(axes, study, scale, narrow, box[2])
     return figure
 
 
@@ -147,10 +151,11 @@ def write(
     text: str,
     side: int,
     points: float | None = None,
+    bold: bool = True,
 ) -> None:
     """Write beside an arm's line, so many points from the axes' left (0) or right (1) side.
 
-    Without points the text stands within that side, above the line.
+    Without points the text stands within that side, above the line. What was told is bold.
     """
     told = is_filled(role_of(result))
     above = points is None
@@ -161,7 +166,7 @@ def write(
         xytext=(0, 6) if above else (points, 0),
         textcoords="offset points",
         color=theme.ink if told or side == 0 else theme.quiet,
-        weight="bold" if told and "[" not in text else "normal",
+        weight="bold" if told and bold else "normal",
         fontsize=NARROW if above else WIDE,
         ha=("left", "right")[side] if above else ("right", "left")[side],
         va="bottom" if above else "center_baseline",
@@ -170,11 +175,12 @@ def write(
     )
 
 
-def label_axes(axes: Any, study: Study, scale: Scale, narrow: bool) -> None:
+def label_axes(axes: Any, study: Study, scale: Scale, narrow: bool, inches: float) -> None:
     """Say what the horizontal axis is and on which side better lies."""
     right, left = "\N{RIGHTWARDS ARROW}", "\N{LEFTWARDS ARROW}"
     lower, upper = ("worse", "better") if study.larger_is_better else ("better", "worse")
     unit = "" if not scale.percent else " (pp)" if narrow else " in percentage points"
     text = f"effect on {shorten(clean(study.outcome), 24 if narrow else 40)}{unit}"
     axes.set_xlabel(f"{left} {lower}     {text}     {upper} {right}", parse_math=False)
-    axes.locator_params(axis="x", nbins=6 if narrow else 9)
+    # a tick for every 0.6 inches leaves room between their labels
+    axes.locator_params(axis="x", nbins=max(3, int(inches / 0.6)))

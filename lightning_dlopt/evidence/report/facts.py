@@ -158,7 +158,7 @@ def outcome(study: Study) -> str:
 READING = [
     "The effect is the arm's outcome less the baseline's, seed by seed, and then the mean; the "
     "interval at 95 % is that of the paired t test.",
-    "Helps and hurts are said only where both tests agree at 0.05: the exact sign-flip test, which "
+    "An arm helps or hurts only if both tests say so at 0.05: the exact sign-flip test, which "
     "counts a failed run as the worst, and the t test with its p adjusted by Holm for the number "
     "of arms. An arm also hurts if it fails significantly more often, and then never helps. "
     "Everything else is can't tell, which doesn't mean that there is no effect.",

@@ -110,3 +110,21 @@ def shorten(text: str, letters: int) -> str:
         return text
     tail = (letters - 1) // 2
     return f"{text[: letters - 1 - tail]}\N{HORIZONTAL ELLIPSIS}{text[-tail:]}"
+
+
+def measure(text: str, size: float) -> float:
+    """Return the width in points of a bold text of a size in points."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextToPath
+
+    font = FontProperties(size=size, weight="bold")
+    # letters are moved to whole pixels, which makes a line a little wider
+    return 1.06 * float(TextToPath().get_text_width_height_descent(text, font, False)[0])
+
+
+def fit(text: str, size: float, width: float) -> str:
+    """Return a text no wider, if bold, than a width in points, cut in its middle."""
+    letters = len(text)
+    while letters > 3 and measure(shorten(text, letters), size) > width:
+        letters -= 1
+    return shorten(text, letters)
