@@ -20,7 +20,7 @@ class CyclicLR(Schedule):
         A range of good rates is known, as from a range test, but no single one.
 
     When not:
-        The end matters most and `low` isn't small: the rate never falls below it. A period that
+        The end matters most and ``low`` isn't small: the rate never falls below it. A period that
         doesn't divide the run ends it at a higher rate still.
 
     Args:

@@ -18,7 +18,7 @@ class ExponentialDecayLR(Schedule):
     rate changes at every optimizer step unless ``staircase`` is set.
 
     Source: of long practice; for instance every second epoch by 0.94 in C. Szegedy and others,
-    Rethinking the Inception Architecture for Computer Vision, 2015, arXiv:1512.00567, which is
+    Rethinking the Inception Architecture for Computer Vision, 2016, arXiv:1512.00567, which is
     ``ExponentialDecayLR(0.94, every="2ep", staircase=True)``.
 
     When:
