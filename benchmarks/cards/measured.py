@@ -9,7 +9,7 @@ import yaml
 
 from benchmarks.cards.techniques import ROOT, entries
 from lightning_dlopt.evidence.analysis import Analysis, ArmResult, analyze
-from lightning_dlopt.evidence.results import read_study
+from lightning_dlopt.evidence.results import FILE, read_study
 from lightning_dlopt.evidence.runs import A_A, Study
 
 PLANS = ROOT / "benchmarks" / "cards" / "studies.yaml"
@@ -148,10 +148,10 @@ def read_evidence(
     evidence = Evidence()
     planned = read_plans(plans)
     there = {path.name for path in results.iterdir()} if results.exists() else set()
-    if unplanned := there - {f"{plan.name}.jsonl" for plan in planned}:
+    if unplanned := there - {plan.name for plan in planned}:
         raise ValueError(f"{results}: of no planned study: {', '.join(sorted(unplanned))}")
     for plan in planned:
-        file = results / f"{plan.name}.jsonl"
+        file = results / plan.name / FILE
         if not file.exists():
             evidence.studies.append(Measured(plan))
             continue

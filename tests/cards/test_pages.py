@@ -38,6 +38,7 @@ def keep(made: Study, file: Path) -> None:
     header = asdict(replace(made, runs=[]))
     del header["runs"]
     lines = [{"study": header}, *({"run": run.to_json()} for run in made.runs)]
+    file.parent.mkdir(exist_ok=True)
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -61,7 +62,7 @@ def test_results_are_read_where_there_are_any(tmp_path: Path) -> None:
     made = study({"good": [0.01, 0.02, 0.01, 0.01, 0.02, 0.01]})
     folder = tmp_path / "results"
     folder.mkdir()
-    keep(replace(made, metric="test_accuracy"), folder / "first.jsonl")
+    keep(replace(made, metric="test_accuracy"), folder / "first" / "results.jsonl")
     evidence = read_evidence(plans_in(tmp_path), folder)
     first, second = evidence.studies
     result = first.result("good")
@@ -78,8 +79,8 @@ def test_results_are_read_where_there_are_any(tmp_path: Path) -> None:
 def test_results_of_no_planned_study_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "results"
     folder.mkdir()
-    keep(study(), folder / "third.jsonl")
-    with pytest.raises(ValueError, match=r"of no planned study: third\.jsonl"):
+    keep(study(), folder / "third" / "results.jsonl")
+    with pytest.raises(ValueError, match=r"of no planned study: third"):
         read_evidence(plans_in(tmp_path), folder)
 
 
