@@ -130,24 +130,31 @@ def _reading(result: ArmResult, unit: Unit) -> str:
     if result.effect is None:
         return f"{name}: no pair of runs finished, so there is no difference to be shown."
     between = ""
-    if result.low is not None:
-        between = f", and by its interval anywhere from {unit.signed(result.low)} to "
-        between += unit.signed(result.high)
-    if result.verdict == "can't tell":
-        text = (
-            f"{name}: *can't tell* is not *no effect*. {result.finished} pairs show "
-            f"{effect} {unit.name}; the true difference may be 0{between}."
+    if result.low is not None and result.high is not None:
+        between = f"from {unit.signed(result.low)} to {unit.signed(result.high)}"
+    if result.verdict != "can't tell":
+        by_interval = f", by its interval anything {between}" if between else ""
+        return (
+            f"{name} **{result.verdict}** here: {effect} {unit.name}{by_interval}. That holds for "
+            "this recipe, data and budget."
         )
-        if result.seeds_needed:
-            text += (
-                f" If it is what was observed, about {result.seeds_needed:,} seeds would tell it "
-                "from chance (with a probability of 80 %)."
-            )
-        return text
-    return (
-        f"{name} **{result.verdict}** here: {effect} {unit.name}{between}. That holds for this "
-        "recipe, data and budget."
-    )
+    text = f"{name}: *can't tell* is not *no effect*. {result.finished} pairs show {effect} "
+    text += unit.name
+    if between and (result.low or 0) <= 0 <= (result.high or 0):
+        text += f"; by its interval the true difference may be anything {between}, 0 included."
+    elif between:
+        text += (
+            f"; its interval {between} leaves 0 out, but not so clearly that chance is ruled out "
+            "by both tests, among so many arms."
+        )
+    else:
+        text += ", without an interval."
+    if result.seeds_needed:
+        text += (
+            f" If that is the true one, about {result.seeds_needed:,} seeds would tell it from "
+            "chance with a probability of 80 %."
+        )
+    return text
 
 
 def _concerns(note: str, arms: list[PlannedArm], study: Study) -> bool:
@@ -175,7 +182,7 @@ def _conditions(plan: Plan, arms: list[PlannedArm], study: Study, analysis: Anal
         f"{unit.plain(analysis.baseline_mean)}{' %' if unit.scale == 100 else ''}, with a standard "
         f"deviation of {spread} over seeds",
         *(f"`{arm.name}`: {_files(arm.changes)}" for arm in arms),
-        f"data: {_data(study)}; budget: {study.budget} a run; {len(study.seeds)} seeds",
+        f"data: {_data(study)}; budget: {budget(study)} a run; {len(study.seeds)} seeds",
         f"outcome: {study.outcome} ({direction}) of {weights}",
         f"learning rate: each arm's and the baseline's own is the best of {tuned} times its "
         "own, chosen with other seeds"
@@ -194,6 +201,20 @@ def _files(changes: Sequence[str]) -> str:
         for change in changes
     ]
     return " and ".join(shown) or "nothing"
+
+
+def budget(study: Study) -> str:
+    """Return a run's length in words.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> [budget(SimpleNamespace(budget=length)) for length in ("3ep", "500", "60s")]
+        ['3 epochs', '500 steps', '60 seconds']
+    """
+    for unit, name in (("ep", "epochs"), ("s", "seconds")):
+        if study.budget.endswith(unit):
+            return f"{study.budget.removesuffix(unit)} {name}"
+    return f"{study.budget} steps"
 
 
 def _data(study: Study) -> str:

@@ -7,7 +7,7 @@ from functools import partial
 from benchmarks.cards import numbers
 from benchmarks.cards.card import MADE
 from benchmarks.cards.docstrings import markdown
-from benchmarks.cards.effects import NOT_MEASURED, table
+from benchmarks.cards.effects import NOT_MEASURED, budget, table
 from benchmarks.cards.measured import Evidence, Measured, PlannedArm
 from benchmarks.cards.networks_measured import Runs, networks_table
 from benchmarks.cards.numbers import NOTHING, Unit
@@ -87,7 +87,7 @@ def _outline(measured: Measured) -> list[str]:
     mean = f"{measured.study.outcome} {unit.plain(measured.analysis.baseline_mean)}"
     spread = f" ± {unit.plain(measured.analysis.baseline_spread)}"
     noise = unit.interval(measured.noise) if measured.noise else NOTHING
-    return [base, measured.study.budget, str(len(measured.study.seeds)), mean + spread, noise]
+    return [base, budget(measured.study), str(len(measured.study.seeds)), mean + spread, noise]
 
 
 def index(evidence: Evidence, runs: Runs) -> str:

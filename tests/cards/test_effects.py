@@ -72,7 +72,9 @@ def test_good_bad_and_no_effects_are_shown_alike() -> None:
     }
     assert "`good` **helps** here: +1.08 points" in said["good"]
     assert "`bad` **hurts** here: -2.05 points" in said["bad"]
-    null = f"{t_interval(ADDED['null'])[0]:+.2f} points; the true difference may be 0"
+    mean, low, high = t_interval(ADDED["null"])
+    null = f"{mean:+.2f} points; by its interval the true difference may be anything from "
+    null += f"{low:+.2f} to {high:+.2f}, 0 included."
     assert f"`null`: *can't tell* is not *no effect*. 6 pairs show {null}" in said["null"]
     heads = {cells(text, "arm")[1] for text in said.values()}
     assert heads == {"effect, points (95 % interval)"}
@@ -80,10 +82,19 @@ def test_good_bad_and_no_effects_are_shown_alike() -> None:
         assert cells(text, "A/A")[1].startswith(f"{t_interval(ADDED[A_A])[0]:+.2f} (")
         assert "baseline: [`recipes/quickstart.yaml`](../../recipes/quickstart.yaml)" in text
         assert f"test_accuracy {100 * np.mean(BASE):.2f} %" in text
-        assert "data: `FashionMNIST`; budget: 3ep a run; 6 seeds" in text
+        assert "data: `FashionMNIST`; budget: 3 epochs a run; 6 seeds" in text
         assert "machine: a small machine; threads of torch: 1; torch 2.14" in text
         assert "and `trainer.max_epochs=3`" in text
         assert "```bash\ndlopt compare --seeds 6\n```" in text
+
+
+def test_an_interval_without_0_may_still_be_chance() -> None:
+    near = {"good": [0.004, 0.001, -0.0005, 0.003, 0.002, 0.003], "null": ADDED["null"]}
+    _, low, high = t_interval(near["good"])
+    assert low > 0
+    said = card_of("EMA", added=near)
+    assert "can't tell" in cells(said.split("## Measured effect")[1], "`good`")[2]
+    assert f"its interval from {low:+.2f} to {high:+.2f} leaves 0 out, but not so clearly" in said
 
 
 def test_a_long_command_has_a_line_for_each_option() -> None:

@@ -110,7 +110,7 @@ def test_what_is_between_markers_is_made_anew() -> None:
     assert "old | text" not in text
     assert "\n\n<!-- cards:end optimizers -->\n\nBetween.\n\n<!-- cards:begin studies -->" in text
     assert "[`EMA`](docs/techniques/ema.md) | invented, good | +1.08" in text
-    assert "| `invented`: Invented numbers | `recipes/quickstart.yaml` | 3ep | 6 |" in text
+    assert "| `invented`: Invented numbers | `recipes/quickstart.yaml` | 3 epochs | 6 |" in text
     assert text.endswith("<!-- cards:end studies -->\nEnd.\n")
     assert rewritten(text, evidence, []) == text
     assert rewritten("no markers", evidence, []) == "no markers"
