@@ -99,6 +99,12 @@ class CropTokens(TokenTechnique):
     Contrasting Text Sequences for Language Model Pretraining, 2021, arXiv:2102.08473, which keeps
     90% of a sequence as a contiguous span. We crop in every batch anew, and with any share.
 
+    When:
+        Long texts, every part of which shows the label.
+
+    When not:
+        Short ones; texts of which one passage decides, as the window may leave it out.
+
     Args:
         keep: share of the tokens in the window, in (0, 1], or a range of shares, of which each
             sequence draws its own, evenly. At 1 nothing is cut.

@@ -102,6 +102,13 @@ class CutMix(BatchMixer):
     by a random number of places, so that none is mixed with itself. As there, a rectangle may stick
     out of the image, and the share is that of the pixels really left.
 
+    When:
+        Image classifiers that overfit in long runs, and look at one part of an object only.
+
+    When not:
+        A small detail decides, which the rectangle may hide or leave out; short runs, networks that
+        underfit.
+
     Args:
         alpha: how much is mixed, in [0, inf). At 0 nothing is; at 1 areas are even.
         labels: how both labels come into the loss: ``"loss"`` mixes the cross-entropy where it is

@@ -76,6 +76,12 @@ class DeleteTokens(TokenTechnique):
     Text Classification Tasks, 2019, arXiv:1901.11196 (random deletion). It edits words before
     training; we edit tokens, and anew in every batch.
 
+    When:
+        Classification of few texts, where no single token decides.
+
+    When not:
+        Single tokens decide, such as a "not"; labels that belong to tokens or places; much data.
+
     Args:
         rate: how probably a token is left out, 0 (nothing is) or in [1/32768, 1],
             in steps of 1/32768.

@@ -137,6 +137,12 @@ class InsertTokens(TokenTechnique):
     Models, 2017, arXiv:1703.02573 (tokens from the unigram distribution). We insert what the
     latter replaces with.
 
+    When:
+        Classification of few texts, in batches with padding to put tokens into.
+
+    When not:
+        Texts of one length, which leave no room; labels that belong to tokens or places; much data.
+
     Args:
         rate: how probably a new token follows a token, 0 (none does) or in [1/32768, 1],
             in steps of 1/32768.

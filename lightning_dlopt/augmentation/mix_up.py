@@ -68,6 +68,13 @@ class MixUp(BatchMixer):
     and the partners are the batch moved on by a random number of places, so that none is mixed
     with itself.
 
+    When:
+        Classifiers that overfit in long runs, or whose labels are partly wrong.
+
+    When not:
+        Short runs and networks that underfit; losses that compare the samples of a batch; token
+        ids.
+
     Args:
         alpha: how much is mixed, in [0, inf). At 0 nothing is; at 1 shares are even.
         labels: how both labels come into the loss: ``"loss"`` mixes the cross-entropy where it is

@@ -136,6 +136,13 @@ class ProgressiveResize(BatchTechnique):
     A. Vedaldi, M. Douze, H. Jégou, Fixing the train-test resolution discrepancy, 2019,
     arXiv:1906.06423), so leave a part of the run after ``span``.
 
+    When:
+        Convolutional networks on large images, whose computation is most of a step.
+
+    When not:
+        Small images, of which a step costs little but its overhead; networks of a fixed input size;
+        tasks whose details are gone at half the size.
+
     Args:
         start: what the sizes begin with, relative to full size, in (0, 1]. At 1 nothing is done.
         span: how long they grow: steps, ``"5ep"``, ``"50%"``; not longer than the run.

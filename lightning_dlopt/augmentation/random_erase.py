@@ -94,6 +94,12 @@ class RandomErase(BatchTechnique):
     the area and let the shape follow, so that an area of up to the whole image works. It paints
     with noise or the mean; we with one value, and the mean of normalized images is 0.
 
+    When:
+        Objects may be partly hidden in use; the network relies on one part of them.
+
+    When not:
+        What decides is small, and may be painted over altogether while its label stays.
+
     Args:
         probability: how often an image is changed, in [0, 1]. At 0 nothing is.
         area: least and most share of the image's area, in (0, 1].

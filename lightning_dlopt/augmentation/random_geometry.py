@@ -34,6 +34,14 @@ class RandomGeometry(BatchTechnique):
     ``fill`` as if the image were padded with it; torchvision weighs the image twice there (it is
     darker, or more of ``fill``, in a seam of one pixel).
 
+    When:
+        A turned, shifted, zoomed or mirrored image is one of the same class: most photographs. The
+        fewer images and the longer the run, the more it helps.
+
+    When not:
+        Where or which way round something is decides: arrows, digits and letters must not be
+        flipped. Images that are centered and aligned in use as in training gain less.
+
     Args:
         flip: probability of exchanging left and right, in [0, 1].
         vertical_flip: probability of exchanging top and bottom, in [0, 1].

@@ -36,6 +36,12 @@ class RandomMix(BatchMixer):
     Source: the switching between MixUp and CutMix of R. Wightman, H. Touvron, H. Jégou, ResNet
     strikes back: An improved training procedure in timm, 2021, arXiv:2110.00476.
 
+    When:
+        Long runs of large image classifiers, for which MixUp and CutMix each are of use.
+
+    When not:
+        One of them hasn't been tried alone; short runs.
+
     Args:
         mixers: the techniques, of which each but its own arguments has the defaults.
         probabilities: how often each is taken, in [0, 1] and not more than 1 together; in the

@@ -128,6 +128,13 @@ class ReplaceTokens(TokenTechnique):
     synonyms, all occurrences alike; here each token that has synonyms is replaced with the
     probability ``rate``, each occurrence by a synonym of its own. A synonym is a single token.
 
+    When:
+        Few texts; input with unknown words or misprints; with ``frequencies``, the smoothing of
+        language models.
+
+    When not:
+        Single tokens decide, and no table of synonyms is at hand; much data.
+
     Args:
         rate: how probably a token is replaced, 0 (none is) or in [1/32768, 1],
             in steps of 1/32768.

@@ -103,6 +103,13 @@ class SwapTokens(TokenTechnique):
     Text Classification Tasks, 2019, arXiv:1901.11196 (random swap). It makes n swaps one after
     the other, of which a later one may undo an earlier; our pairs have no token in common.
 
+    When:
+        Few texts, whose network reads the order of the tokens more closely than the label needs.
+
+    When not:
+        The order decides: grammar, who did what to whom. Networks that are blind to it don't
+        notice.
+
     Args:
         rate: how probably a token takes part, 0 (none does) or in [1/32768, 1],
             in steps of 1/32768.

@@ -2,6 +2,9 @@
 
 import re
 import shlex
+import signal
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +22,9 @@ from lightning_dlopt.evidence.report import write_report
 from lightning_dlopt.evidence.results import FILE, Results
 from lightning_dlopt.evidence.runs import BASELINE, Study
 
-_PRELOAD = ["lightning_dlopt.cli.one_run", "torchvision", "lightning_dlopt.data"]
-_SMALLER = re.compile(r"loss|error|err\b|mse|mae|rmse|perplexity|nll", re.IGNORECASE)
-_LARGER = re.compile(r"acc|f1|auc|auroc|precision|recall|iou|dice|r2|psnr|ssim|map\b|score", re.I)
+_PRELOAD = ["lightning_dlopt.cli.one_run", "torchvision", "torchmetrics"]
+_SMALLER = re.compile(r"loss|error|err\b|mse|mae|rmse|mape|perplexity|nll|brier", re.IGNORECASE)
+_LARGER = re.compile(r"acc|f1|auc|auroc|precision|recall|iou|dice|r2|psnr|ssim|map\b", re.I)
 
 
 def parse_budget(text: str) -> tuple[list[str], float | None]:
@@ -141,7 +144,18 @@ def make_study(options: Any, base: list[str], arguments: list[str]) -> tuple[Stu
     return study, seconds
 
 
-def make_launcher(options: Any) -> Launcher:
+def modules_of(configs: Iterable[str]) -> list[str]:
+    """Return the modules that configurations take classes from.
+
+    Example:
+        >>> modules_of(["model: {class_path: a.b.Net}", "data: {class_path: c.Data, x: [1]}"])
+        ['a.b', 'c']
+    """
+    paths = re.findall(r"class_path: *['\"]?([\w.]+)\.\w+", "\n".join(configs))
+    return sorted(set(paths))
+
+
+def make_launcher(options: Any, study: Study) -> Launcher:
     """Return what makes the runs.
 
     Raises:
@@ -155,7 +169,7 @@ def make_launcher(options: Any) -> Launcher:
         return RayCluster(options.ray_address, options.workers)
     if options.ray_address is not None:
         raise UsageError("--ray_address is for --launcher ray")
-    return Processes(options.workers, _PRELOAD)
+    return Processes(options.workers, [*_PRELOAD, *modules_of(study.configs.values())])
 
 
 def _parser() -> Parser:
@@ -196,8 +210,9 @@ def run(arguments: list[str]) -> None:
         raise UsageError(f"--tune_seeds {options.tune_seeds} must be at least 1")
     study, seconds = make_study(options, base, arguments)
     results = Results(options.output / FILE, study)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that runs are stopped
     try:
-        launcher = make_launcher(options)
+        launcher = make_launcher(options, study)
         with Progress(lambda: results.study) as progress:
             conductor = Conductor(
                 results=results,
@@ -212,8 +227,9 @@ def run(arguments: list[str]) -> None:
             conductor.run()
     except KeyboardInterrupt:
         print("\nstopped; give the same command again to go on")
-        raise
+        sys.exit(130)
     finally:
         results.close()
+        signal.signal(signal.SIGTERM, before)
     for path in write_report(results.study, options.output):
         print(f"wrote {path}")

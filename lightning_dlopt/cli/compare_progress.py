@@ -12,6 +12,7 @@ from lightning_dlopt.evidence.jobs import Job
 from lightning_dlopt.evidence.runs import Run, Study
 
 _TITLES = {
+    "trial": "trying each arm for one step",
     "calibrate": "finding out how many steps the budget holds",
     "tune": "trying learning rates",
     "compare": "comparing",
@@ -64,10 +65,11 @@ class Progress:
         self._ended.append((job, run))
         if self._live is None:
             value = self._study().value(run)
-            reached = run.why if value is None else f"{self._study().outcome} {value:.4f}"
+            reached = [] if value is None else [f"{self._study().outcome} {value:.4f}"]
+            told = [run.status, *reached, f"{run.seconds:.0f} s", *([run.why] if run.why else [])]
             self._console.print(
-                f"[{len(self._ended)}/{len(self._jobs)}] {job.name}: {run.status}, {reached}, "
-                f"{run.seconds:.0f} s; {self._left()}",
+                f"[{len(self._ended)}/{len(self._jobs)}] {job.name}: {', '.join(told)}; "
+                f"{self._left()}",
                 highlight=False,
                 markup=False,
                 soft_wrap=True,

@@ -9,6 +9,10 @@ from typing import NoReturn
 _EXTRAS = ("schedulefree", "pytorch_optimizer")
 
 
+#: How the parser complains that a value isn't None, which nobody has asked for.
+_NOT_NONE = re.compile(r"Expected a <class 'NoneType'>")
+
+
 class UsageError(Exception):
     """The command line or a configuration file says something that can't be done."""
 
@@ -81,7 +85,8 @@ def parse_message(error: BaseException) -> str:
     if union:
         complaints, _, value = union[2].partition("Given value: ")
         parts = [part.split("Given value type")[0].strip() for part in complaints.split(" - ")]
-        useful = [part for part in dict.fromkeys(parts) if part and "NoneType" not in part]
+        parts = [part for part in dict.fromkeys(parts) if part and not _NOT_NONE.search(part)]
+        useful = [part for part in parts if "NoneType" not in part] or parts
         nested = re.search(r"NestedArg\(key='[^']*', val=(.*)\)", value)
         value = nested[1] if nested else value
         got = f" (got {value})" if value and len(value) < 40 else ""

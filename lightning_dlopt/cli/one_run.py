@@ -3,6 +3,9 @@
 import os
 import tempfile
 import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,14 +21,14 @@ from lightning_dlopt.cli.mistakes import user_mistakes
 from lightning_dlopt.cli.optimizer_guard import OptimizerGuard
 from lightning_dlopt.cli.quiet_config import quiet_config
 from lightning_dlopt.cli.train import DloptCLI, run_cli
-from lightning_dlopt.core.errors import one_line
+from lightning_dlopt.core.errors import NoEffectWarning, one_line
 from lightning_dlopt.evidence.fingerprints import weights_fingerprint
 from lightning_dlopt.evidence.jobs import Job, RefusedError, config_fingerprint
 from lightning_dlopt.evidence.machine import machine, memory_mb, versions
 from lightning_dlopt.evidence.pairing import Pairing
 from lightning_dlopt.evidence.recorder import MetricError, Recorder
 from lightning_dlopt.evidence.results import test_counterpart
-from lightning_dlopt.evidence.runs import Point, Run
+from lightning_dlopt.evidence.runs import Point, Run, Status
 
 
 class _RunCLI(DloptCLI):
@@ -42,6 +45,23 @@ class _RunCLI(DloptCLI):
         callbacks[:] = [self.recorder, *callbacks, Pairing(self.job.seed)]
         draw_alike(self.job)
         self.trainer.fit(model, **arguments)
+
+
+@contextmanager
+def noted_warnings() -> Iterator[list[str]]:
+    """Give the techniques' warnings that they have no effect; they are shown all the same."""
+    notes: list[str] = []
+    show = warnings.showwarning
+
+    def noted(message: Warning | str, category: type[Warning], *place: Any) -> None:
+        if issubclass(category, NoEffectWarning):
+            notes.append(one_line(message))
+        show(message, category, *place)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", NoEffectWarning)
+        warnings.showwarning = noted  # type: ignore[assignment]
+        yield notes
 
 
 def draw_alike(job: Job) -> None:
@@ -73,15 +93,24 @@ def run_job(job: Job) -> Run:
     )
     with tempfile.TemporaryDirectory(prefix="dlopt-") as folder:
         try:
-            cli = _trained(cls, job, Path(folder))
-            metrics = _reached(cli, recorder)
+            with noted_warnings() as notes:
+                cli = _trained(cls, job, Path(folder))
+            metrics: dict[str, float] = {}
+            if job.kind != "trial":
+                metrics, note = _reached(cli, recorder)
+                notes.append(note)
             why = _divergence(cli.model, metrics, job.metric)
-            run = replace(run, status="diverged" if why else "finished", why=why, metrics=metrics)
+            status: Status = "diverged" if why else "finished"
+            run = replace(
+                run, status=status, why=why or "; ".join(filter(None, notes)), metrics=metrics
+            )
         except Exception as error:
             why = f"{type(error).__name__}: {one_line(error)}"[:500]
             if isinstance(error, MetricError) or not recorder.batches_done:
                 shown = one_line(error) if isinstance(error, user_mistakes()) else why
                 raise RefusedError(f"{job.name}: {shown}") from error
+            if job.kind == "trial":
+                raise RefusedError(f"{job.name}: {why}") from error
             traceback.print_exc()
             run = replace(run, why=why)
     return replace(
@@ -110,8 +139,8 @@ def _trained(cls: Any, job: Job, folder: Path) -> Any:
     )
 
 
-def _reached(cli: Any, recorder: Recorder) -> dict[str, float]:
-    """Return what the weights that the study selects reach in validation and in the one test."""
+def _reached(cli: Any, recorder: Recorder) -> tuple[dict[str, float], str]:
+    """Return what the selected weights reach in validation and in the one test, and a note."""
     trainer, model, data = cli.trainer, cli.model, cli.datamodule
     best = "best" if cli.job.select == "best" else None
     last = recorder.curve[-1].step if recorder.curve else None
@@ -123,13 +152,18 @@ def _reached(cli: Any, recorder: Recorder) -> dict[str, float]:
         value = recorder.value_in(trainer)
         if last != trainer.global_step:
             recorder.curve.append(Point(trainer.global_step, epoch, seconds, value))
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    validated = {name: float(value) for name, value in trainer.callback_metrics.items()}
     source = data if data is not None and is_overridden("test_dataloader", data) else model
     if is_overridden("test_dataloader", source) and is_overridden("test_step", model):
         draw_alike(cli.job)
-        trainer.test(model, data, ckpt_path=best, verbose=False)
-        metrics |= {name: float(value) for name, value in trainer.callback_metrics.items()}
-    return metrics
+        try:
+            trainer.test(model, data, ckpt_path=best, verbose=False)
+        except Exception as error:  # training is done, and what it reached in validation is known
+            traceback.print_exc()
+            return validated, f"the test failed: {type(error).__name__}: {one_line(error)}"[:500]
+        tested = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        return tested | validated, ""  # of a name that both log, validation's value chooses
+    return validated, ""
 
 
 def _divergence(model: LightningModule, metrics: dict[str, float], metric: str) -> str:

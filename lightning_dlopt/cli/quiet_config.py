@@ -1,5 +1,6 @@
 """A configuration for one of many runs: it writes nothing outside its own folder."""
 
+import math
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -34,10 +35,14 @@ def quiet_config(config: dict[str, Any], job: Job, folder: Path) -> dict[str, An
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
     }
+    if job.kind == "trial":
+        trainer |= {"fast_dev_run": True}
     if job.steps is not None:
         trainer |= {"max_steps": job.steps, "max_epochs": -1}
     if job.max_seconds is not None:
-        trainer |= {"max_time": {"seconds": job.max_seconds}, "max_steps": -1, "max_epochs": 10**6}
+        days, seconds = divmod(math.ceil(job.max_seconds), 24 * 3600)
+        clock = f"{days:02}:{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+        trainer |= {"max_time": clock, "max_steps": -1, "max_epochs": 10**6}
     return {**config, "seed_everything": job.seed, "trainer": trainer}
 
 

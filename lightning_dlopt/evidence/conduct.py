@@ -8,6 +8,7 @@ from lightning_dlopt.core.errors import DataError
 from lightning_dlopt.evidence.jobs import (
     TUNING_SEEDS,
     Job,
+    RefusedError,
     all_arms,
     best_factor,
     seed_of,
@@ -69,6 +70,7 @@ class Conductor:
                 or results can't be written.
         """
         check_same_data(self.results.study)
+        self._try()
         self._make("calibrate", self._calibrations())
         self._make("tune", self._tuning_runs())
         self._make("compare", self._reported_runs())
@@ -81,10 +83,26 @@ class Conductor:
         self.logs.mkdir(parents=True, exist_ok=True)
         for job, run in self.launcher.launch(jobs, self.work, self.observer.started):
             self.results.add(run)
-            if run.status == "finished":
+            if not run.why:
                 Path(job.log).unlink(missing_ok=True)
             self.observer.ended(job, run)
             check_same_data(self.results.study)
+
+    def _try(self) -> None:
+        """Let each arm that has no results yet make one step, so that a mistake is found now."""
+        study = self.results.study
+        known = {run.arm for run in study.runs}
+        arms = [arm for arm in [BASELINE, *study.arms] if arm not in known]
+        jobs = [self._job(arm, "trial", 0, TUNING_SEEDS) for arm in arms]
+        if not jobs:
+            return
+        self.observer.planned("trial", jobs)
+        self.logs.mkdir(parents=True, exist_ok=True)
+        for job, run in self.launcher.launch(jobs, self.work, self.observer.started):
+            self.observer.ended(job, run)
+            if run.status != "finished":
+                raise RefusedError(f"{job.name}: {run.why}; see {job.log}")
+            Path(job.log).unlink(missing_ok=True)
 
     def _calibrations(self) -> list[Job]:
         if self.seconds is None:
@@ -136,7 +154,7 @@ class Conductor:
             folder=self.folder,
             threads=self.launcher.threads,
             log=str(self.logs / f"{name}.txt"),
-            steps=None if kind == "calibrate" else self._steps(arm),
+            steps=None if kind in ("trial", "calibrate") else self._steps(arm),
             **options,
         )
         return job

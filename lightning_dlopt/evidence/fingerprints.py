@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ def tensors_of(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from tensors_of(item)
+    elif is_dataclass(value) and not isinstance(value, type):  # which may have no __dict__
+        yield from tensors_of([getattr(value, one.name, None) for one in fields(value)])
     elif hasattr(value, "__dict__") and not isinstance(value, type | nn.Module):
         yield from tensors_of(vars(value))
 

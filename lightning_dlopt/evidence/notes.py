@@ -19,6 +19,7 @@ def notes_of(study: Study, arms: "list[ArmResult]", pairs: Mapping[str, Pairs]) 
         *_failures(study, arms, pairs),
         *_noise(arms),
         *_nothing_changed(arms, pairs),
+        *_told_by_runs(study, arms),
         *_other_data(arms, pairs),
         *_rate(study),
         *_mixed(study),
@@ -46,6 +47,16 @@ def _incomplete(study: Study, arms: "list[ArmResult]") -> list[str]:
         f"The study isn't complete: of {planned} pairs, {', '.join(lacking)}."
         + (f" With fewer than {FEWEST_PAIRS}, nothing can be significant." if few else "")
     ]
+
+
+def _told_by_runs(study: Study, arms: "list[ArmResult]") -> list[str]:
+    """Return what runs told that finished all the same, such as a technique without effect."""
+    told: dict[str, list[str]] = {}
+    for arm in [BASELINE, *(arm.arm for arm in arms)]:
+        for run in study.reported(arm).values():
+            if run.status == "finished" and run.why:
+                told.setdefault(f"{arm}: {run.why}", []).append(str(run.seed))
+    return [f"{text} (seed {', '.join(seeds)})" for text, seeds in told.items()]
 
 
 def _failures(study: Study, arms: "list[ArmResult]", pairs: Mapping[str, Pairs]) -> list[str]:

@@ -129,15 +129,16 @@ class Pairs:
     def equal_time(self, metric: str) -> float | None:
         """Return the mean difference when the arm is stopped at the time its baseline took.
 
-        That is the arm's last validation at no more seconds of training than the baseline's whole
-        run, or the arm's last one of all if it was faster, against the baseline's last.
+        That is where the arm's curve is after as many seconds of training as the baseline's whole
+        run took, between two validations on the line that joins them, or its end if the arm was
+        faster; against the baseline's last.
         """
         differences = []
         for run, other in self.finished_runs:
-            before = [point for point in _finite(run.curve) if point.seconds <= other.seconds]
-            end = last_value(other, metric)
-            if before and end is not None:
-                differences.append(before[-1].value - end)
+            points, end = _finite(run.curve), last_value(other, metric)
+            if points and points[0].seconds <= other.seconds and end is not None:
+                seconds, values = zip(*((one.seconds, one.value) for one in points), strict=True)
+                differences.append(float(np.interp(other.seconds, seconds, values)) - end)
         return fmean(differences) if differences else None
 
 

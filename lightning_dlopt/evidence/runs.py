@@ -6,7 +6,7 @@ from typing import Any, Literal
 #: The arm without anything, and the same again with other seeds.
 BASELINE, A_A = "baseline", "A/A"
 
-Kind = Literal["report", "tune", "calibrate"]
+Kind = Literal["report", "tune", "calibrate", "trial"]
 Status = Literal["finished", "diverged", "crashed", "killed"]
 
 
@@ -33,12 +33,14 @@ class Run:
 
     Attributes:
         arm: name of the arm; ``"baseline"`` and ``"A/A"`` are the study's own.
-        kind: ``"report"`` counts; ``"tune"`` chose a learning rate; ``"calibrate"`` a length.
+        kind: ``"report"`` counts; ``"tune"`` chose a learning rate; ``"calibrate"`` a length;
+            ``"trial"`` whether it can be made at all.
         pair: which pair the run belongs to, from 0: runs of the same pair are compared.
         seed: of ``seed_everything``; the same in every arm of a pair, but for A/A.
         status: ``"finished"``, ``"diverged"`` (the metric isn't finite), ``"crashed"`` (an
             exception) or ``"killed"`` (the process died, twice).
-        why: of a failure, in one line.
+        why: of a failure, in one line; of a finished run, that its test failed or a technique had
+            no effect.
         config: fingerprint of the arm's resolved configuration.
         rate_factor: by which the arm's learning rates were multiplied.
         metrics: what the module had logged at the end, of validation and of the test.

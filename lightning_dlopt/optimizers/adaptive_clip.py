@@ -109,6 +109,13 @@ class AdaptiveClip(GradientClip):
     Recognition Without Normalization, 2021, arXiv:2102.06171, equation 3. The paper leaves the
     last linear layer alone; here that is an option.
 
+    When:
+        Networks without normalization layers, above all with large batches and high rates.
+
+    When not:
+        Networks with batch norm, which do without it as a rule; layers that begin near 0, whose
+        steps it makes tiny.
+
     Args:
         clip_factor: the largest ratio of a unit's gradient norm to its weight norm, above 0;
             ``inf`` clips nothing.

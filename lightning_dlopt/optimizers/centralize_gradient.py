@@ -57,10 +57,12 @@ class CentralizeGradient(Technique):
     """Subtract from each weight's gradient its mean, for each output unit.
 
     The sum of the weights of a unit stays what it was (as long as the optimizer's step is
-    proportional to the gradient), which constrains the search and smooths the loss. Source: H.
-    Yong, J. Huang, X. Hua, L. Zhang: Gradient Centralization: A New Optimization Technique for
-    Deep Neural Networks, 2020, arXiv:2004.01461. Where a unit has a single weight (a gain, a layer
-    with one input) the formula would leave nothing of its gradient; here that is left alone.
+    proportional to the gradient), which constrains the search and smooths the loss.
+
+    Source: H. Yong, J. Huang, X. Hua, L. Zhang: Gradient Centralization: A New Optimization
+    Technique for Deep Neural Networks, 2020, arXiv:2004.01461. Where a unit has a single weight (a
+    gain, a layer with one input) the formula would leave nothing of its gradient; here that is
+    left alone.
 
     It is done once for each step on the whole gradient, after every penalty and before the
     Trainer's, the module's or another technique's clipping, in whatever order the callbacks
@@ -68,6 +70,14 @@ class CentralizeGradient(Technique):
     and convolutional layers (in transposed convolutions the inputs). Where the authors' code takes
     every tensor, here ``parameters`` chooses: an embedding's rows, which aren't output units, can
     be left out.
+
+    When:
+        Convolutional networks trained by SGD: it costs one pass over the gradients, and there is
+        nothing to tune.
+
+    When not:
+        With Adam and the like the sums aren't kept, since their steps aren't proportional to the
+        gradient; for embeddings, which ``parameters`` should leave out.
 
     Args:
         parameters: ``"weights"`` or ``"all"`` (both: every tensor of two or more dimensions), or

@@ -88,6 +88,14 @@ class ClipGradNorm(GradientClip):
     Networks, 2013, arXiv:1211.5063. What is clipped is the gradient of the whole step, after
     accumulation and after penalties; the arithmetic is that of torch's ``clip_grad_norm_``.
 
+    When:
+        Recurrent networks, transformers, and wherever the logged ``grad_norm`` has rare peaks: a
+        limit a little above its usual values.
+
+    When not:
+        Nearly every step is clipped: that is a lower rate in disguise, and with Adam, which divides
+        by the gradient's size, nearly nothing. It mends no gradient that isn't finite.
+
     Args:
         max_norm: the largest 2-norm, above 0; ``inf`` clips nothing.
         replace: see :class:`GradientClip`.

@@ -40,6 +40,13 @@ class ClipGradValue(GradientClip):
     University of Technology, 2012. What is clipped is the gradient of the whole step, after
     accumulation and after penalties.
 
+    When:
+        Single elements of the gradients are far larger than the rest.
+
+    When not:
+        The gradient's direction shall stay, as under ClipGradNorm. A limit below most elements
+        leaves little more of them than their signs.
+
     Args:
         clip_value: the largest magnitude of an element, above 0; ``inf`` clips nothing.
         replace: see :class:`GradientClip`.

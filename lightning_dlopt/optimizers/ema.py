@@ -39,6 +39,14 @@ class EMA(Technique):
     Under DDP each process keeps its own average, of equal weights. In the module's own
     ``on_validation_epoch_end``, unlike in ``validation_step``, the current weights are back.
 
+    When:
+        The rate is still high at the end, and validation jumps from one check to the next; models
+        whose samples or pseudo-labels should be steady.
+
+    When not:
+        The rate falls to 0: the last weights hardly jump then, and the average only lags behind.
+        Nor in runs that aren't many times ``1 / (1 - decay)`` steps long.
+
     Args:
         decay: how much of the average stays at each update, in [0, 1); 0 does nothing.
         every: after how many optimizer steps it is updated. Under manual optimization a batch

@@ -28,7 +28,9 @@ class FreezeLayers(Technique):
 
     A frozen parameter has no gradient: no loss, weight decay, momentum, penalty or clipping norm
     knows of it. It stays in its optimizer's param group and takes up training without any change
-    there. Unfreezing the layers of a pretrained network one after another, the last first, is due
+    there.
+
+    Source: unfreezing the layers of a pretrained network one after another, the last first, is due
     to J. Howard, S. Ruder: Universal Language Model Fine-tuning for Text Classification, 2018,
     arXiv:1801.06146; freezing early layers for good while others go on, to A. Brock, T. Lim, J. M.
     Ritchie, N. Weston: FreezeOut: Accelerate Training by Progressively Freezing Layers, 2017,
@@ -44,6 +46,13 @@ class FreezeLayers(Technique):
     here trains afterwards. Under manual optimization a batch counts as a step. What is frozen
     follows from the step alone, so a resumed run goes on as it would have; the checkpoint keeps the
     arguments only.
+
+    When:
+        A pretrained network gets a new head, which trains first (``until``); or early layers have
+        settled, and their backward pass can be saved (``after``).
+
+    When not:
+        The frozen layers are random ones, which would stay so; under DDP and FSDP2 to save time.
 
     Args:
         patterns: a name pattern or a list of them (``fnmatch``, case-sensitive), for parameters

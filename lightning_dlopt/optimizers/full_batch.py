@@ -32,8 +32,10 @@ class FullBatch(Technique):
     gradients are added up, each weighted by its number of samples, so that a smaller last batch,
     ranks with different shares (DDP, FSDP2), and batches that ``training_step`` leaves out by
     returning None are all weighted rightly. ``max_steps``, schedules and spans count these steps,
-    one for each epoch. With a plain SGD optimizer this is gradient descent in the classical sense
-    (A. Cauchy, Méthode générale pour la résolution des systèmes d'équations simultanées, 1847).
+    one for each epoch. With a plain SGD optimizer this is gradient descent in the classical sense.
+
+    Source: A. Cauchy, Méthode générale pour la résolution des systèmes d'équations simultanées,
+    1847.
 
     Samples are counted along the first dimension of a batch's tensors.
 
@@ -47,6 +49,14 @@ class FullBatch(Technique):
     The checkpoint keeps the arguments and, in the middle of a pass, the gradient so far: as large
     as the trained parameters. With several ranks that isn't kept, and such a checkpoint can't be
     resumed.
+
+    When:
+        Small data sets and models whose descent shall be free of the batches' noise, or to study
+        gradient descent itself.
+
+    When not:
+        Ordinary training: one step for a pass over the data learns far less in the same time than
+        many.
 
     Args:
         reduction: what ``training_step`` returns: the ``"mean"`` of the losses of a batch's

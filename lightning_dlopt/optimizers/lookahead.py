@@ -54,6 +54,13 @@ class Lookahead(Technique):
     With several optimizers each counts its own steps. Steps that 16-bit training skips, because
     their gradients overflowed, don't count, nor do steps without any gradient.
 
+    When:
+        The rate is high or little tuned, and the steps are restless.
+
+    When not:
+        A schedule that falls to 0 calms them anyway; and in short runs that stop far from the goal,
+        ``alpha`` below 1 holds back.
+
     Args:
         k: after how many optimizer steps the weights return, at least 1.
         alpha: how much of the way the slow weights go, in (0, 1]; 1 does nothing.

@@ -93,6 +93,14 @@ class Muon(Optimizer):
     say, every tensor of two or more dimensions is one; embeddings and the last layer should then
     be given in a group with ``"use_muon": False``.
 
+    When:
+        Most parameters are in hidden matrices or kernels, as in transformers and convolutional
+        networks, and fewer steps are worth dearer ones.
+
+    When not:
+        Small layers or mostly embeddings; sharded weights; fine-tuning what AdamW has pretrained,
+        where the second source found no gain.
+
     Args:
         params: parameters, or param groups, which may hold ``use_muon`` and any argument below.
         lr: the rate for matrices, at least 0. Its size depends on ``scale``.

@@ -37,6 +37,14 @@ class QuantileClip(GradientClip):
     ``history`` norms count, where the paper keeps all: early norms are forgotten. A norm that
     isn't finite is not counted, and nothing hides it.
 
+    When:
+        Gradient norms have peaks, and nobody knows how high the usual ones are, or they change in
+        the course of training.
+
+    When not:
+        The norms are much alike: a tenth of the steps is shortened all the same. In the first steps
+        there is little to compare with.
+
     Args:
         quantile: the share of the norms that is to be left alone, in (0, 1]; 1 clips nothing.
         history: how many of the last norms are looked at, at least 2.

@@ -53,6 +53,14 @@ class SAM(Technique):
     averaged over all processes. Penalties and clipping act on the second gradient only. A gradient
     that isn't finite gives weights and a loss that aren't, as without SAM.
 
+    When:
+        Networks that overfit, labels that are partly wrong, vision transformers without
+        pretraining; and time for two passes a step.
+
+    When not:
+        The network underfits, or time is short: plain training for as long, with twice the epochs,
+        is what it must beat.
+
     Args:
         rho: how far the weights are moved, 0 or more; 0 does nothing.
         adaptive: measure the distance relative to each weight's size; takes a larger ``rho``, such

@@ -66,11 +66,12 @@ class ScheduleFree(Technique):
     """Switch a schedule-free optimizer between its training and its evaluation weights.
 
     These optimizers compute gradients at other weights than those that are to be used, and refuse
-    to step unless ``train()`` and ``eval()`` are called around training and evaluation. Source: A.
-    Defazio, X. A. Yang, H. Mehta, K. Mishchenko, A. Khaled, A. Cutkosky: The Road Less Scheduled,
-    2024, arXiv:2405.15682. Validation, and the module after training, have the evaluation
-    weights. Any optimizer with these two methods will do, such as those of ``schedulefree``
-    (``pip install 'lightning-dlopt[schedulefree]'``) and of ``pytorch_optimizer``.
+    to step unless ``train()`` and ``eval()`` are called around training and evaluation. Validation,
+    and the module after training, have the evaluation weights. Any optimizer with these two methods
+    will do, such as those of ``schedulefree`` (``pip install 'lightning-dlopt[schedulefree]'``).
+
+    Source: A. Defazio, X. A. Yang, H. Mehta, K. Mishchenko, A. Khaled, A. Cutkosky: The Road Less
+    Scheduled, 2024, arXiv:2405.15682.
 
     Training goes on with bitwise the weights it had, whether it was validated and saved or not:
     they are kept aside meanwhile (``train()`` after ``eval()`` would give them up to rounding),
@@ -80,20 +81,24 @@ class ScheduleFree(Technique):
     holds the evaluation weights, so ``load_from_checkpoint`` gives the module that validation saw;
     the training weights are kept beside it, and a resume is exact. To resume training, give this
     technique again: a run with other techniques of this package refuses such a checkpoint, and a
-    Trainer without any goes on from the evaluation weights, after Lightning's warning that a
-    callback is missing.
+    Trainer without any goes on from the evaluation weights, after a warning of Lightning's.
 
     The optimizer's own ``warmup_steps`` is the place for a warm-up; of this package's schedules
     only :class:`~lightning_dlopt.schedules.ConstantLR`, which can warm up too, goes with it. A
     scheduler that the module brings is left in place.
 
-    BatchNorm's running statistics are those of the training weights; the source recommends to
-    compute them anew from a few batches at the evaluation weights.
+    When:
+        The length of the run is open, and no schedule is to be tuned to it.
+
+    When not:
+        Networks with BatchNorm, whose running statistics are those of the training weights, unless
+        they are computed anew from a few batches at the evaluation weights, as the source says;
+        a rate tuned for a schedule, for these optimizers want a larger one.
 
     Raises:
         TechniqueError: before the first step, if an optimizer of the module has no ``train`` and
             ``eval``, or for strategies other than one device and DDP.
-        ConflictError: beside a schedule, :class:`EMA`, or Lightning's weight averaging.
+        ConflictError: beside :class:`EMA`, Lightning's averages, or a varying :class:`.Schedule`.
 
     Example:
         >>> ScheduleFree()

@@ -8,12 +8,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import Optimizer
 
 from lightning_dlopt.core.coverage import Coverage, in_optimizers, listed
-from lightning_dlopt.core.errors import (
-    ArgumentError,
-    ArgumentTypeError,
-    CheckpointError,
-    UserError,
-)
+from lightning_dlopt.core.errors import ArgumentError, ArgumentTypeError, CheckpointError, UserError
 from lightning_dlopt.core.named_modules import sparse_embeddings
 from lightning_dlopt.core.plain import plain
 from lightning_dlopt.core.resume import SavedTechnique
@@ -71,7 +66,16 @@ class UseOptimizer(Technique):
     work with it as with the others, which is not so for a module's own optimizer with
     ``fused=True``.
 
-    What torch's optimizers compute, and how Keras's differ, says :mod:`lightning_dlopt.optimizers`.
+    Sources, formulas, and how Keras's optimizers differ: :mod:`lightning_dlopt.optimizers`.
+
+    When:
+        Another optimizer, biases and norms out of the decay, or rates by layer, on a module nobody
+        edits.
+
+    When not:
+        Modules with several optimizers; those that step or schedule one by hand which they keep
+        under a name of their own (``self.o``): they go on holding the one that was replaced, and
+        train nothing. What is used is in ``self.optimizers()`` and ``trainer.optimizers``.
 
     Args:
         optimizer: builds the optimizer from parameters: a class such as ``torch.optim.SGD``, a
@@ -89,10 +93,6 @@ class UseOptimizer(Technique):
             papers count a whole transformer block as one layer: where a block has six matrices,
             0.75 there is 0.75 ** (1/6) here. A learning-rate schedule multiplies each of these
             rates.
-
-    A module that keeps its own optimizer under a name of its own (``self.o``), to step or schedule
-    it by hand, goes on holding the one that was replaced and trains nothing: what is used is in
-    ``self.optimizers()`` and ``trainer.optimizers``.
 
     The checkpoint keeps the arguments, the optimizer's class and the options of its param groups as
     they were built, and a run is resumed only with the same: options and state of an optimizer

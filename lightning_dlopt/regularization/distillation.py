@@ -62,6 +62,14 @@ class Distillation(LossTechnique):
     keeps the gradients' size at any temperature; the KL divergence has the gradient of their
     cross-entropy with soft targets.
 
+    When:
+        A trained network is clearly better, and too large to be used; a smaller one is to come near
+        it.
+
+    When not:
+        The teacher is hardly better than the student; or its pass in every step costs more than as
+        much longer training would.
+
     Args:
         teacher: maps the input to logits, as a tensor or as the ``logits`` of what it returns, in
             the shape and layout of the student's: ``(N, T, C)`` is taken for ``(N, C, T)`` if T

@@ -20,6 +20,12 @@ class ElasticNet(Penalty):
 
     Logged: ``elastic_net_penalty``, and ``elastic_net_zero_share`` (proximal).
 
+    When:
+        Sparse weights among inputs that go together, of which lasso alone keeps one by chance.
+
+    When not:
+        One of the two will do: L1 and L2 have one strength to tune, not two.
+
     Args:
         l1: strength of the absolute values, at least 0 and finite.
         l2: strength of the squares, at least 0 and finite. Without factor one half: torch's
@@ -31,6 +37,7 @@ class ElasticNet(Penalty):
     Raises:
         ArgumentError: if a pattern matches no parameter (when training starts).
         TechniqueError: for what :class:`L1` refuses.
+        ConflictError: beside another proximal penalty of the same parameters.
 
     The checkpoint keeps the arguments.
 

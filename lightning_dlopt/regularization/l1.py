@@ -30,6 +30,13 @@ class L1(Penalty):
     only if it was so in all that they average. Schedule-free optimizers compute the weights anew
     from their state, and the proximal form is refused for them.
 
+    When:
+        Zeros are wanted for themselves: to select inputs, or to see how many weights are needed.
+
+    When not:
+        Accuracy is all that counts, for it shrinks the large weights, too; time or memory, for
+        zeros in dense tensors save none.
+
     Args:
         strength: at least 0 and finite; 0 changes nothing.
         parameters: ``"weights"`` (tensors of two or more dimensions: no biases, no norms),
@@ -42,6 +49,7 @@ class L1(Penalty):
         ArgumentError: if a pattern matches no parameter (when training starts).
         TechniqueError: for sparse gradients (subgradient), schedule-free optimizers (proximal),
             optimizers that maximize, FSDP1 and DeepSpeed, before the first step.
+        ConflictError: beside another proximal penalty of the same parameters.
 
     The checkpoint keeps the arguments.
 

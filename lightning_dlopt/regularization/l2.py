@@ -48,6 +48,14 @@ class L2(Penalty):
 
     Logged: ``l2_penalty``.
 
+    When:
+        The network overfits and its optimizer is SGD or Adam; or parts of it want strengths of
+        their own.
+
+    When not:
+        AdamW, whose own ``weight_decay`` isn't divided by Adam's denominators; layers with a
+        normalization behind them, where the size of the weights changes no output.
+
     Args:
         strength: at least 0 and finite; 0 changes nothing.
         parameters: see :class:`L1`.

@@ -49,6 +49,13 @@ class LabelSmoothing(LossTechnique):
     Architecture for Computer Vision, 2016, arXiv:1512.00567, section 7, with the uniform
     distribution over the classes.
 
+    When:
+        Classifiers that grow too sure of themselves in long runs; labels that are partly wrong.
+
+    When not:
+        The network is to be a teacher for Distillation, of whose knowledge it takes away (R.
+        Müller, S. Kornblith, G. Hinton, When Does Label Smoothing Help?, 2019, arXiv:1906.02629).
+
     Args:
         smoothing: the share that is spread evenly over all classes, the right one among them, in
             [0, 1]. At 0 nothing is patched.

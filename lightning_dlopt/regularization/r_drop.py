@@ -65,6 +65,13 @@ class RDrop(LossTechnique):
     rates keep their meaning. The paper's alpha is therefore twice ours. The paper repeats the
     batch in one forward pass, which differs from two passes for BatchNorm only.
 
+    When:
+        Networks with dropout that overfit, such as transformers fine-tuned on few texts.
+
+    When not:
+        No dropout, where both passes are equal and nothing is done; or time is short, for a step
+        takes two.
+
     Args:
         alpha: weight of the divergence, in [0, inf). At 0 there is no second pass.
 

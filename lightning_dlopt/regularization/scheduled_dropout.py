@@ -120,6 +120,14 @@ class ScheduledDropout(LayerTechnique):
     Under manual optimization a batch counts as a step. In a ``torch.compile``d network the compiled
     graph breaks at every driven layer, which may cost much of what compiling gains.
 
+    When:
+        Dropout helps, but slows the start (let it rise from 0), or the network underfits (let it
+        fall to 0 early).
+
+    When not:
+        The rates that the layers have suffice; dropout in front of BatchNorm, whose statistics its
+        rate shifts.
+
     Args:
         start: the rate at the first step, in [0, 1).
         end: the rate from the end of the span on, in [0, 1).

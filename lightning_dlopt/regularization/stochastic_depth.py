@@ -78,6 +78,13 @@ class StochasticDepth(LayerTechnique):
     activation checkpointing recomputes what was drawn. In a ``torch.compile``d network the compiled
     graph breaks at every branch, which may cost much of what compiling gains.
 
+    When:
+        Deep residual networks that overfit.
+
+    When not:
+        Few blocks, of which each is a large part of the network; short runs; to save time, for
+        every branch is computed.
+
     Args:
         drop_rate: the probability of leaving out the last branch, in [0, 1); 0 does nothing.
         target: name patterns (``fnmatch``) of the modules whose output is a residual branch, as it

@@ -33,6 +33,10 @@ class Schedule(Technique, ABC):
         replace: take over from the scheduler that the module brings, or from the schedule that
             the checkpoint was saved with. Without it, either is an error.
 
+    Raises:
+        ConflictError: beside another schedule, or, without ``replace``, a scheduler that the module
+            brings.
+
     The checkpoint keeps the arguments and the length of the run; the scheduler's position is
     kept by Lightning with its own schedulers.
     """

@@ -13,6 +13,17 @@ class ConstantLR(Schedule):
 
     torch's ``ConstantLR`` is something else: it lowers the rate for the first steps only.
 
+    Source: none needed for a constant; that it must fall for steps along noisy gradients to settle
+    is due to H. Robbins, S. Monro, A Stochastic Approximation Method, 1951.
+
+    When:
+        The baseline of every other schedule; a bare warm-up; beside EMA or a schedule-free
+        optimizer, whose average does what a falling rate would.
+
+    When not:
+        The last weights are what is used: at a constant rate they go on jumping with the noise of
+        the batches.
+
     Args:
         warmup: see :class:`Schedule`.
         warmup_start: see :class:`Schedule`.

@@ -14,6 +14,14 @@ class CosineLR(Schedule):
     Source: I. Loshchilov, F. Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2017,
     arXiv:1608.03983, equation 5 without restarts, the rate changing at every step.
 
+    When:
+        The length of the run is known: a curve with hardly anything to tune, for any optimizer;
+        with a short warm-up for attention or large rates.
+
+    When not:
+        The run may be stopped early, when the rate is still high, or prolonged, which asks for
+        another curve: see WarmupStableDecayLR.
+
     Args:
         floor: the factor at the run's end, in [0, 1].
         warmup: see :class:`Schedule`.
@@ -46,6 +54,14 @@ class CosineRestartsLR(Schedule):
 
     Source: I. Loshchilov, F. Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, 2017,
     arXiv:1608.03983.
+
+    When:
+        Usable weights are wanted at several moments of one run, at the end of each period, be it
+        for an ensemble or because the right length isn't known.
+
+    When not:
+        The last period doesn't end with the run, which then ends at a high rate; or one fall is
+        enough, which CosineLR gives.
 
     Args:
         period: the length of the first fall, counted after the warm-up.

@@ -16,6 +16,13 @@ class CyclicLR(Schedule):
     arXiv:1506.01186, the "triangular" policy. Difference from torch's ``CyclicLR``: the bounds are
     factors of the optimizer's own rate, and momentum is left alone.
 
+    When:
+        A range of good rates is known, as from a range test, but no single one.
+
+    When not:
+        The end matters most and ``low`` isn't small: the rate never falls below it. A period that
+        doesn't divide the run ends it at a higher rate still.
+
     Args:
         period: the length of a whole cycle, up and down, counted after the warm-up.
         low: the factor at the cycle's ends, at least 0.

@@ -17,6 +17,14 @@ class OneCycleLR(Schedule):
     phases. Differences: the peak is the optimizer's own rate, so it is given once; momentum is
     left alone; as with every curve here, the end is reached after the run's last step, not at it.
 
+    When:
+        Short runs at a large peak rate, larger than a constant one could be. The optimizer's rate
+        is the peak: raise it.
+
+    When not:
+        The peak isn't tuned: at an ordinary rate the rise only costs time. Nor if the run may be
+        prolonged.
+
     Args:
         rise: the span of the rise, counted after the warm-up; shorter than the rest of the run.
         start: the factor at the first step, in [0, 1]; torch's ``1 / div_factor``.

@@ -19,6 +19,16 @@ class PiecewiseLR(Schedule):
     The "infrared learning rate" of some course texts (several set points, another rate at each)
     is read as this.
 
+    Source: besides those texts, D. Page, How to Train Your ResNet, 2018, whose rates are such a
+    table, with straight lines between the points.
+
+    When:
+        The rates at some points of training are known, from another recipe or from experience, and
+        no other curve has them.
+
+    When not:
+        They would be guessed: each point is two more numbers to tune.
+
     Args:
         milestones: increasing spans from the start of training.
         factors: one for each milestone, at least 0, in force from it on. Before the first it is 1.

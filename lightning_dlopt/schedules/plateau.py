@@ -23,6 +23,17 @@ class PlateauLR(Schedule):
     validation is looked at after each validation, another one after each training epoch; on
     several processes it is averaged, so that all of them decide alike.
 
+    Source: A. Krizhevsky, I. Sutskever, G. Hinton, ImageNet Classification with Deep Convolutional
+    Neural Networks, 2012, who did it by hand when the validation error stopped improving.
+
+    When:
+        The length of the run is open, and the metric is smooth enough to show that progress has
+        stopped.
+
+    When not:
+        The metric is noisy, so that drops come by chance, or looked at too seldom: each drop takes
+        ``patience`` looks without progress first, which short runs haven't got.
+
     Args:
         monitor: the name the metric is logged under.
         factor: what the rate is multiplied by, in (0, 1).
@@ -39,6 +50,10 @@ class PlateauLR(Schedule):
             is one), if no metric of that name was logged; the message lists those that were.
 
     The checkpoint keeps the best value, the number of looks since, and the factor reached.
+
+    Example:
+        >>> PlateauLR("val_loss", factor=0.5)
+        PlateauLR(monitor='val_loss', factor=0.5)
     """
 
     may_be_constant: ClassVar[bool] = True

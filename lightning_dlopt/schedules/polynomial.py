@@ -14,6 +14,18 @@ class LinearLR(Schedule):
     torch's ``LinearLR`` is a warm-up by default; here that is ``warmup``, and the line spans the
     rest of the run.
 
+    Source: with a warm-up as in J. Devlin, M. Chang, K. Lee, K. Toutanova, BERT: Pre-training of
+    Deep Bidirectional Transformers, 2018, arXiv:1810.04805; on why a line: A. Defazio, A. Cutkosky,
+    H. Mehta, K. Mishchenko, Optimal Linear Decay Learning Rate Schedules and Further Refinements,
+    2023, arXiv:2310.07831.
+
+    When:
+        The length of the run is known; with a warm-up, the usual choice for transformers and for
+        fine-tuning them.
+
+    When not:
+        The run may be prolonged or stopped early.
+
     Args:
         end: the factor at the run's end, at least 0.
         warmup: see :class:`Schedule`.
@@ -43,6 +55,17 @@ class LinearLR(Schedule):
 
 class PolynomialLR(Schedule):
     """Lower the learning rate as ``(1 - progress) ** power``, to ``end`` times its initial value.
+
+    Source: the "poly" policy, with a power of 0.9 in L. Chen, G. Papandreou, I. Kokkinos, K.
+    Murphy, A. Yuille, DeepLab: Semantic Image Segmentation with Deep Convolutional Nets, Atrous
+    Convolution, and Fully Connected CRFs, 2016, arXiv:1606.00915.
+
+    When:
+        The length of the run is known, and the rate shall stay high for longer, or less long, than
+        a line: powers of 0.9 are usual in segmentation.
+
+    When not:
+        Nothing speaks for a certain power: LinearLR and CosineLR have none to tune.
 
     Args:
         power: the exponent, above 0; 1 is a straight line.

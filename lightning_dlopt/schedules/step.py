@@ -16,6 +16,17 @@ class StepLR(Schedule):
 
     torch's ``StepLR`` counts calls of ``step``; here the span has a unit.
 
+    Source: C. Szegedy and others, Going Deeper with Convolutions, 2014, arXiv:1409.4842, whose rate
+    falls by 4 % every 8 epochs.
+
+    When:
+        A recipe with equal stairs is to be repeated, or the rate shall be told from the epoch's
+        number.
+
+    When not:
+        The stairs aren't tuned to the run's length: in a shorter run the last drops never come, in
+        a longer one the rate is all but 0 early.
+
     Args:
         every: the length of a stair.
         gamma: the factor at each stair, above 0.
@@ -49,6 +60,16 @@ class StepLR(Schedule):
 
 class MultiStepLR(Schedule):
     """Multiply the learning rate by ``gamma`` at each milestone, counted from the start.
+
+    Source: P. Goyal and others, Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour, 2017,
+    arXiv:1706.02677, with drops to a tenth after epochs 30, 60 and 80 of 90.
+
+    When:
+        A recipe that names its drops is to be repeated, as those for residual networks with SGD do.
+
+    When not:
+        Nobody knows the milestones: they are as many numbers to tune, for each length of the run
+        anew.
 
     Args:
         milestones: increasing spans from the start of training.

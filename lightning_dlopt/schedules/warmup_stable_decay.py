@@ -18,6 +18,13 @@ class WarmupStableDecayLR(Schedule):
     Source: S. Hu et al., MiniCPM: Unveiling the Potential of Small Language Models with Scalable
     Training Strategies, 2024, arXiv:2404.06395, with a linear decay instead of an exponential one.
 
+    When:
+        The length isn't settled: a checkpoint of the plateau can be trained on for longer, or
+        decayed several times, for runs of several lengths.
+
+    When not:
+        The length is settled: CosineLR or LinearLR then have no length of a decay to choose.
+
     Args:
         warmup: see :class:`Schedule`.
         decay: the span of the decay at the end of the run.

@@ -89,6 +89,14 @@ class BlurPool(Surgery):
     A max-pooling with ``return_indices=True`` stays as it is, and so do layers of others' classes,
     which is told.
 
+    When:
+        Convolutional networks with strides or poolings whose output jumps when the image moves by a
+        pixel.
+
+    When not:
+        Objects always at the same place; fine details that a blur takes away; time, for each blur
+        is a pass more.
+
     Args:
         target: ``"all"``, or name patterns of convolutions and max-poolings.
         min_channels: convolutions of fewer input channels stay as they are, such as the first one

@@ -134,6 +134,13 @@ class Compile(AfterSurgery):
     Source: J. Ansel and others, PyTorch 2: Faster Machine Learning Through Dynamic Python Bytecode
     Transformation and Graph Compilation (ASPLOS 2024).
 
+    When:
+        Long runs of networks with many small operations, on inputs of one size or few.
+
+    When not:
+        Short runs, which end before the compiling has paid; inputs whose sizes keep changing; while
+        searching for a mistake.
+
     Args:
         target: ``"all"`` for the module's outermost parts that have parameters and can be called,
             or name patterns of parts, such as ``["encoder.layers.*"]``: equal blocks share what

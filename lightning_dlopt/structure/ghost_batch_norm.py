@@ -168,6 +168,13 @@ class GhostBatchNorm(Surgery):
     ``SyncBatchNorm``, and batch norms of others' classes (such as timm's ``BatchNormAct2d``), stay
     as they are, which is told.
 
+    When:
+        Large batches, from hundreds on, with which the network generalizes worse than with small
+        ones.
+
+    When not:
+        Batches that are small already; networks without batch norm.
+
     Args:
         size: samples in a group, at least 2; on several devices, of one device's batch.
         target: ``"all"``, or name patterns of batch norms.

@@ -236,6 +236,13 @@ class LowRank(Surgery):
     Frozen layers stay frozen. Nothing is drawn at random. Each process decomposes its own weights:
     equal ones give equal factors on equal machines, and DDP sends those of the first to all.
 
+    When:
+        Large linear layers with more weights than their task needs.
+
+    When not:
+        Small layers, a first or last one; or latency is the aim, and two kernels aren't faster than
+        one.
+
     Args:
         rank: an int is the rank of every layer, at least 1. A float in (0, 1] is the share of each
             layer's full rank, the smaller side of the weight as a matrix

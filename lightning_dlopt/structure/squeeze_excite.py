@@ -107,6 +107,13 @@ class SqueezeExcite(Surgery):
     arXiv:1709.01507), who put one at the end of each residual block; here one stands behind each
     convolution, and ``target`` says behind which.
 
+    When:
+        Convolutional networks of many channels, for a few more parameters.
+
+    When not:
+        Latency at small batches, for it adds many small operations; a pretrained network that isn't
+        trained further, whose outputs it changes.
+
     Args:
         target: ``"all"``, or name patterns of convolutions.
         reduction: how many times fewer channels there are inside, at least 1.

@@ -89,6 +89,13 @@ class WeightStandardization(Surgery):
     Convolutions with one weight for each output channel (1 x 1 and depthwise) stay as they are,
     since nothing would be left of it; so do those of others' classes, which is told.
 
+    When:
+        Networks with group normalization, for batches too small for batch norm.
+
+    When not:
+        Convolutions without a normalization behind them; large batches with batch norm, which leave
+        it little to do.
+
     Args:
         target: ``"all"``, or name patterns of convolutions.
         eps: is added to the variance; above 0.

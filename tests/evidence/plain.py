@@ -41,6 +41,10 @@ class Plain(LightningModule):
         loss, accuracy = self.loss(batch)
         self.log_dict({"val_loss": loss, "val_acc": accuracy})
 
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        loss, accuracy = self.loss(batch)
+        self.log_dict({"test_loss": loss, "test_acc": accuracy, "val_acc": accuracy - 1})
+
     def on_train_end(self) -> None:
         if self.trace:
             line = json.dumps({"weights": self.weights, "seen": self.seen})
@@ -54,9 +58,9 @@ class Plain(LightningModule):
 class PlainData(LightningDataModule):
     """Splits at random in ``setup``, and shuffles by torch's own sampler."""
 
-    def __init__(self, shift: float = 0.0) -> None:
+    def __init__(self, shift: float = 0.0, test: str = "is the validation set") -> None:
         super().__init__()
-        self.shift = shift
+        self.shift, self.test = shift, test
 
     def setup(self, stage: str) -> None:
         points = torch.randn(SIZE, 2, generator=torch.Generator().manual_seed(0))
@@ -69,6 +73,11 @@ class PlainData(LightningDataModule):
         return DataLoader(self.train, batch_size=16, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.val, batch_size=16)
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        if self.test == "raises":
+            raise NotImplementedError("there is no test set")
         return DataLoader(self.val, batch_size=16)
 
 
@@ -100,6 +109,13 @@ class Raising(Callback):
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, index: int) -> None:
         if index == 1:
             raise RuntimeError("the second batch is too much")
+
+
+class Early(Callback):
+    """Fails in the first batch."""
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, index: int) -> None:
+        raise RuntimeError("the first batch is too much")
 
 
 class Dying(Callback):

@@ -35,8 +35,9 @@ def base(trace: Path, **trainer: Any) -> list[str]:
 
 def run(arguments: list[str], changes: list[str], seed: int = 5, **options: Any) -> Run:
     options = {"metric": "val_loss", "larger_is_better": False, "folder": str(Path.cwd())} | options
+    kind = options.pop("kind", "report")
     config = resolve(arguments, changes)
-    return run_job(Job("arm", "report", 0, seed, config, **options))
+    return run_job(Job("arm", kind, 0, seed, config, **options))
 
 
 def traces(path: Path) -> list[dict[str, Any]]:
@@ -128,9 +129,45 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
         run(arguments, ["trainer.callbacks+=LabelSmoothing", "trainer.callbacks+=LabelSmoothing"])
 
 
+def test_a_technique_without_effect_is_told(tmp_path: Path) -> None:
+    ended = run(base(tmp_path / "trace.jsonl"), ["trainer.callbacks+=BlurPool"])
+    assert ended.status == "finished"
+    assert ended.why.startswith("BlurPool() has no effect: ")
+
+
 def test_rates_are_multiplied_before_a_schedule_sees_them(tmp_path: Path) -> None:
     arguments = base(tmp_path / "trace.jsonl")
     for changes in ([], ["trainer.callbacks+=CosineLR"]):
         scaled = run(arguments, changes, rate_factor=0.1)
         by_hand = run(arguments, ["model.init_args.lr=0.01", *changes])
         assert scaled.metrics["val_loss"] == pytest.approx(by_hand.metrics["val_loss"], rel=1e-6)
+
+
+def test_the_test_says_what_validation_says_of_the_same_data(tmp_path: Path) -> None:
+    ended = run(base(tmp_path / "trace.jsonl"), [])
+    assert ended.metrics["test_loss"] == ended.metrics["val_loss"]
+    # the module logs this name in its test, too
+    assert ended.metrics["val_acc"] == ended.metrics["test_acc"] > 0
+
+
+def test_a_test_that_fails_takes_nothing_from_the_run(tmp_path: Path) -> None:
+    ended = run(base(tmp_path / "trace.jsonl"), ["data.init_args.test=raises"])
+    assert ended.status == "finished"
+    assert ended.why == "the test failed: NotImplementedError: there is no test set"
+    assert "val_loss" in ended.metrics
+    assert "test_loss" not in ended.metrics
+
+
+@pytest.mark.parametrize(
+    ("callback", "why"),
+    [("Raising", None), ("Early", "RuntimeError: the first batch is too much")],
+)
+def test_a_trial_is_one_step(tmp_path: Path, callback: str, why: str | None) -> None:
+    changes = [f"trainer.callbacks+=tests.evidence.plain.{callback}"]
+    arguments = base(tmp_path / "trace.jsonl")
+    if why is None:
+        assert run(arguments, changes, kind="trial").status == "finished"
+        assert [len(one["seen"]) for one in traces(tmp_path / "trace.jsonl")] == [1]
+    else:
+        with pytest.raises(RefusedError, match=why):
+            run(arguments, changes, kind="trial")

@@ -43,10 +43,6 @@ class ChannelPruning(Surgery):
     memory and time fall. The optimizers go on with what is left of their state, and so does what
     other techniques of this package keep; frozen parameters stay frozen.
 
-    The bar is the narrow network trained from scratch, which is often as good or better: Z. Liu,
-    M. Sun, T. Zhou, G. Huang, T. Darrell, Rethinking the Value of Network Pruning (2018,
-    arXiv:1810.05270). Measure against it.
-
     From H. Li, A. Kadav, I. Durdanovic, H. Samet, H. P. Graf, Pruning Filters for Efficient
     ConvNets (2016, arXiv:1608.08710), by another norm; ``importance="taylor"`` is that of P.
     Molchanov, A. Mallya, S. Tyree, I. Frosio, J. Kautz, Importance Estimation for Neural Network
@@ -61,6 +57,14 @@ class ChannelPruning(Surgery):
     with inputs of the same shapes, up to 16 times. All ranks do what the first one decides. A copy
     of the network that the module averages by itself isn't cut with it, and fails then: use EMA.
 
+    When:
+        A large network is there, or its best widths are unknown, and a smaller one is wanted.
+
+    When not:
+        The widths are known: the narrow network, trained from scratch for as long, is often as
+        good or better (Z. Liu, M. Sun, T. Zhou, G. Huang, T. Darrell, Rethinking the Value of
+        Network Pruning, 2018, arXiv:1810.05270). Measure against it.
+
     Args:
         speed_up: how many times fewer there are in the end, at least 1; it is met within 5 %.
         at: span of training before the first removal; 0 is before its first step, by untrained
@@ -69,8 +73,7 @@ class ChannelPruning(Surgery):
             ``speed_up ** (i / steps)`` times smaller.
         every: span between two steps.
         by: ``"multiply_adds"`` or ``"parameters"``.
-        importance: ``"magnitude"`` of the weights, or ``"taylor"``: how much the loss would change,
-            by the gradient.
+        importance: ``"magnitude"`` of the weights, or ``"taylor"``, which also asks the gradient.
         scope: ``"layer"``: every layer loses about the same share; ``"global"``: those go first
             that matter least in their layer for what they save.
         align: changed numbers of channels are multiples of it, at least 1. Devices are often slow
@@ -89,8 +92,7 @@ class ChannelPruning(Surgery):
     done. :func:`load_from_checkpoint` rebuilds the model.
 
     At each of its steps a line says what was removed, and the loggers get the shares
-    ``multiply_adds_left`` and ``parameters_left``. A best checkpoint from before the last one is
-    warned of.
+    ``multiply_adds_left`` and ``parameters_left``. A warning names a best checkpoint from before.
 
     Example:
         >>> ChannelPruning(speed_up=3.0, at="30%", steps=2)

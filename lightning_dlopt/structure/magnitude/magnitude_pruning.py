@@ -52,6 +52,13 @@ class MagnitudePruning(Technique):
     Logged at the Trainer's logging interval: ``pruned_share``, of the selected weights; with
     several of this class, the second's ends in ``_2``, and so on.
 
+    When:
+        The file is sent compressed, or a runtime has kernels for zeros; to learn how many weights
+        are needed.
+
+    When not:
+        The network shall be faster or take less memory: ChannelPruning.
+
     Args:
         sparsity: the share of the selected weights that is pruned in the end, in [0, 1).
         begin: when it begins: steps, ``"5ep"``, ``"30%"``.

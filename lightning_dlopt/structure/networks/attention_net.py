@@ -28,6 +28,13 @@ class AttentionNet(nn.Module):
     read as in A. Dosovitskiy et al., An Image is Worth 16x16 Words (2020, arXiv:2010.11929), where
     the class token has a position, too.
 
+    When:
+        Much data, or a long run; sequences in which far places matter to each other.
+
+    When not:
+        Little data from scratch: of images it learns slowest of these networks. Very long
+        sequences, for attention's work grows with the square of the length.
+
     Args:
         vocab_size: number of token ids, at least 2; the same as the data's.
         num_classes: number of outputs, at least 1.

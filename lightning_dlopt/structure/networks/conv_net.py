@@ -14,6 +14,18 @@ class ConvNet(nn.Sequential):
 
     The mean over all places comes before the linear layer, so images of any size can be given.
 
+    Source: Y. LeCun and others, Backpropagation Applied to Handwritten Zip Code Recognition, 1989;
+    kernels of 3 x 3 as in K. Simonyan, A. Zisserman, Very Deep Convolutional Networks for
+    Large-Scale Image Recognition, 2014, arXiv:1409.1556; the mean over all places as in M. Lin, Q.
+    Chen, S. Yan, Network In Network, 2013, arXiv:1312.4400.
+
+    When:
+        Small images, with a small network; images of several sizes.
+
+    When not:
+        Many layers, which want residual connections; tasks for which it matters where something is,
+        since the mean over all places forgets it.
+
     Args:
         channels: from the images' to the last layer's, at least two; ``[1, 32, 64]`` has two
             convolutions. Between them the size is halved, an odd one rounded up.

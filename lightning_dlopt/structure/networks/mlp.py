@@ -33,6 +33,17 @@ class Residual(nn.Module):
 class MLP(nn.Sequential):
     """Fully connected layers with ReLU between them.
 
+    Source: D. E. Rumelhart, G. E. Hinton, R. J. Williams, Learning representations by
+    back-propagating errors, 1986; ``residual`` as in K. He, X. Zhang, S. Ren, J. Sun, Deep Residual
+    Learning for Image Recognition, 2015, arXiv:1512.03385.
+
+    When:
+        Inputs are numbers without neighbors, or few enough; as the first thing to beat.
+
+    When not:
+        Images and sequences, of whose neighborhoods it knows nothing: its first layer has weights
+        for each pixel.
+
     Args:
         sizes: the widths from input to output, at least two; ``[784, 128, 128, 10]`` has two
             hidden layers.

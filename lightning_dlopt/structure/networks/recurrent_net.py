@@ -19,6 +19,16 @@ class RecurrentNet(nn.Module):
     first. How far a text is padded on the right changes nothing: the mean leaves padding out, and
     the backward direction begins at the text's last token.
 
+    Source: S. Hochreiter, J. Schmidhuber, Long Short-Term Memory, 1997; the GRU of K. Cho and
+    others, Learning Phrase Representations using RNN Encoder-Decoder, 2014, arXiv:1406.1078; both
+    directions as in M. Schuster, K. K. Paliwal, Bidirectional Recurrent Neural Networks, 1997.
+
+    When:
+        Texts and other sequences of some tens of places, from not very much data.
+
+    When not:
+        Long sequences, since places are computed one after the other; images, unless to compare.
+
     Args:
         vocab_size: number of token ids, at least 2; the same as the data's.
         num_classes: number of outputs, at least 1.

@@ -30,6 +30,13 @@ class ResNet9(nn.Module):
     BatchNorm are those of the batch's real tokens alone (a batch with fewer than two of them is
     normalized with the running ones). Finding them makes a graphics processor wait.
 
+    When:
+        Small images: the most accurate of these networks at an equal number of parameters here.
+
+    When not:
+        Texts whose sense is in the order of far words; large photographs, for which it has few
+        poolings.
+
     Args:
         channels: the images' channels, at least 1.
         num_classes: number of outputs, at least 1.

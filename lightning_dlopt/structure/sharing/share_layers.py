@@ -125,6 +125,13 @@ class ShareLayers(Sharing):
     Self-supervised Learning of Language Representations (2019, arXiv:1909.11942), whose layers
     share all parameters, as here; their factorized embedding is no part of this.
 
+    When:
+        Parameters, the file or the optimizer's memory are the limit, and the stack's layers are
+        equal.
+
+    When not:
+        Time is the limit, for a step takes as long; accuracy is, for there is less to learn with.
+
     Args:
         pattern: matches the layers' names (``fnmatch``, case-sensitive), such as
             ``"encoder.layers.*"``. Only the outermost matches count, not what is inside of them,

@@ -203,6 +203,12 @@ class TieParameters(Sharing):
     (2016, arXiv:1611.01462), who tie an output embedding to the input's; here any two parameters
     can be.
 
+    When:
+        Language models that read and write one vocabulary: the tied matrix is a large part of them.
+
+    When not:
+        To save time, for multiply-adds stay; where input and output need different vectors.
+
     Args:
         pairs: ``[(name, name of the one it takes), ...]``, names as in ``named_parameters``, such
             as ``[("decoder.weight", "embedding.weight")]``. What had the same Parameter before
