@@ -57,6 +57,11 @@ def test_the_weights_come_back_after_an_error() -> None:
     assert weight.tolist() == [1.0, 2.0]
 
 
+def test_a_share_that_fails_leaves_nothing_for_the_next() -> None:
+    weight = torch.cat([torch.zeros(40), torch.ones(24)])
+    assert prunable_share([weight], lambda: 24 - float(weight.sum()), 0.5)[0] == 40 / 64
+
+
 def test_nothing_can_go_where_everything_counts() -> None:
     weight = torch.ones(64)
     share, loss = prunable_share([weight], lambda: 65 - float(weight.sum()), 1.5)

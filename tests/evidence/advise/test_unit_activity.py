@@ -34,6 +34,7 @@ def test_a_unit_that_wakes_in_the_last_batch_is_not_dead() -> None:
     sleeping, waking = torch.tensor([[-1.0], [-2.0]]), torch.tensor([[-1.0], [3.0]])
     assert watched(net, sleeping, sleeping) == {"1": [True]}
     assert watched(net, sleeping, waking) == {"1": [False]}
+    assert watched(net, sleeping, torch.tensor([[3.0], [3.0]])) == {"1": [False]}
 
 
 def test_units_are_channels_after_a_convolution_and_features_after_a_linear_layer() -> None:
@@ -105,8 +106,9 @@ def test_an_error_within_a_layer_leaves_the_names_right() -> None:
     with WatchUnits(net) as watch:
         with pytest.raises(RuntimeError):
             net["bad"](torch.zeros(1, 2))
+        functional.relu(torch.zeros(1, 2))
         net["good"](torch.zeros(1, 2))
-    assert [one.layer for one in watch.activities()] == ["good.1"]
+    assert [one.layer for one in watch.activities()] == ["", "good.1"]
 
 
 def test_an_axis_of_changing_length_is_left_out() -> None:
