@@ -144,7 +144,8 @@ def rewritten(text: str, evidence: Evidence, runs: Runs, cards: str = "docs/tech
     """Return a page with what stands between its markers made anew.
 
     A marked part begins with ``<!-- cards:begin NAME -->`` and ends with ``<!-- cards:end NAME
-    -->``, each in a line of its own. The name is that of a family, ``networks``, ``studies`` or ``verdicts``.
+    -->``, each in a line of its own. The name is that of a family, ``networks``, ``studies`` or
+    ``verdicts``.
 
     Raises:
         ValueError: if a name is none of these, or a part has no end.
