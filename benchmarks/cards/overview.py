@@ -79,6 +79,24 @@ def studies_table(evidence: Evidence) -> str:
     return table(rows)
 
 
+def verdicts_table(evidence: Evidence, cards: str = "") -> str:
+    """Return which arms helped, which hurt, and of which it can't be told, by study."""
+    told = ("helps", "can't tell", "hurts")
+    rows = [["study", *told]]
+    for measured in evidence.studies:
+        by_verdict: dict[str, list[str]] = {verdict: [] for verdict in told}
+        for arm in measured.plan.arms:
+            result = measured.result(arm.name)
+            if result is not None and measured.study is not None:
+                effect = Unit.of(measured.study).interval(result).partition(" (")[0]
+                file = entries()[arm.techniques[0]].file
+                name = arm.name.removeprefix("UseOptimizer ")
+                by_verdict[result.verdict].append(f"[{name}]({cards}{file}) {effect}")
+        if any(by_verdict.values()):
+            rows.append([measured.plan.name, *("; ".join(by_verdict[one]) for one in told)])
+    return table(rows)
+
+
 def _outline(measured: Measured) -> list[str]:
     base = " and ".join(f"`{file}`" for file in measured.plan.base)
     if measured.study is None or measured.analysis is None:
@@ -126,7 +144,8 @@ def rewritten(text: str, evidence: Evidence, runs: Runs, cards: str = "docs/tech
     """Return a page with what stands between its markers made anew.
 
     A marked part begins with ``<!-- cards:begin NAME -->`` and ends with ``<!-- cards:end NAME
-    -->``, each in a line of its own. The name is that of a family, ``networks`` or ``studies``.
+    -->``, each in a line of its own. The name is that of a family, ``networks``, ``studies`` or
+    ``verdicts``.
 
     Raises:
         ValueError: if a name is none of these, or a part has no end.
@@ -135,6 +154,7 @@ def rewritten(text: str, evidence: Evidence, runs: Runs, cards: str = "docs/tech
         **{family: partial(family_table, family, evidence, cards) for family in FAMILIES},
         "networks": partial(networks_table, runs, cards),
         "studies": partial(studies_table, evidence),
+        "verdicts": partial(verdicts_table, evidence, cards),
     }
 
     def anew(found: re.Match[str]) -> str:

@@ -47,6 +47,9 @@ def draw(evidence: Evidence) -> bytes:
         Line2D([], [], marker=MARKS[role], color=LIGHT.roles[role], label=role, linestyle="")
         for role in ("helps", "can't tell", "hurts")
     ]
+    for key in keys:
+        if key.get_label() == "can't tell":
+            key.set_markerfacecolor(LIGHT.ground)
     figure.legend(handles=keys, loc="lower center", ncols=3, frameon=False, fontsize=8)
     return to_png(figure)
 
