@@ -11,8 +11,11 @@ import yaml
 from lightning_dlopt.cli.advise import AdviseCLI, budget_options, metric_of, subject_of
 from lightning_dlopt.cli.compared_arms import read_arms, resolve_all
 from lightning_dlopt.cli.train import run_cli
+from lightning_dlopt.evidence.advise.finding import ALARM
 from tests.cli.conftest import Run
 
+#: So much that no probe is cut off on a slow machine.
+TIME = ["--budget", "10min"]
 QUESTIONS = ["optimizer", "rate", "regularizer", "augmentation", "generalization"]
 FAULTY = "tests.evidence.advise.faulty"
 
@@ -55,23 +58,23 @@ def check_commands(advice: dict[str, Any]) -> dict[str, str]:
 
 
 def test_a_healthy_setup_gets_no_alarm(dlopt: Run, recipes: Path) -> None:
-    code, printed = dlopt("advise", "--config", recipes / "quickstart.yaml")
+    code, printed = dlopt("advise", "--config", recipes / "quickstart.yaml", *TIME)
     assert code == 0
     advice = read_advice()
-    assert all(one["severity"] == 0 for one in findings(advice).values())
+    assert all(one["severity"] < ALARM for one in findings(advice).values())
     assert all(one["not_done"] is one["cut_off"] is None for one in advice["probes"])
-    assert advice["commands"] == {}
-    assert "No suggestion: nothing was found amiss." in printed
+    assert "No alarm: nothing was found amiss." in printed
     assert sorted(path.name for path in Path().iterdir()) == ["advice"]
     report = Path("advice/advice.md").read_text()
     for text in ("Advice is a prior", "**Which optimizer?** No finding: ", "rate 0.003: loss 2."):
         assert text in report
-    assert not Path("advice/overlays").exists()
+    check_commands(advice)
 
 
+@pytest.mark.slow
 def test_a_rate_a_hundred_times_too_high(dlopt: Run, recipes: Path) -> None:
     high = ["--model.init_args.optimizer.init_args.lr", "0.3"]
-    code, printed = dlopt("advise", "--config", recipes / "quickstart.yaml", *high)
+    code, printed = dlopt("advise", "--config", recipes / "quickstart.yaml", *high, *TIME)
     assert code == 0
     advice = read_advice()
     found = findings(advice)["rate range", "rate"]
@@ -100,10 +103,12 @@ def test_a_rate_a_hundred_times_too_high(dlopt: Run, recipes: Path) -> None:
     assert f"lr: {rates[1]}" in printed
 
 
+@pytest.mark.slow
 def test_other_peoples_module_with_faults(dlopt: Run, tmp_path: Path) -> None:
     module, data = {"rate": 1e-5}, {"outliers": 1000.0}
     config = other_peoples(tmp_path / "base.yaml", module, data)
-    code, printed = dlopt("advise", "--config", config, "--output", "told", "--metric", "val_loss")
+    options = ["--output", "told", "--metric", "val_loss", *TIME]
+    code, printed = dlopt("advise", "--config", config, *options)
     assert code == 0, printed
     advice = read_advice(Path("told"))
     assert findings(advice)["gradient-norm tail", "optimizer"]["severity"] > 0.5
@@ -116,10 +121,12 @@ def test_other_peoples_module_with_faults(dlopt: Run, tmp_path: Path) -> None:
     assert code == 0, printed
 
 
+@pytest.mark.slow
 def test_a_network_too_large_for_its_data(dlopt: Run, tmp_path: Path) -> None:
     module = {"features": 256, "width": 1024, "rate": 0.001}
     data = {"samples": 200, "features": 256, "signal": 0.15}
-    code, _ = dlopt("advise", "--config", other_peoples(tmp_path / "base.yaml", module, data))
+    config = other_peoples(tmp_path / "base.yaml", module, data)
+    code, _ = dlopt("advise", "--config", config, *TIME)
     assert code == 0
     advice = read_advice()
     found = findings(advice)
@@ -173,7 +180,7 @@ def test_help_says_what_it_does(dlopt: Run) -> None:
 
 def test_a_module_that_fails_in_every_probe_is_told_of(dlopt: Run, tmp_path: Path) -> None:
     config = other_peoples(tmp_path / "base.yaml", {"features": 7}, {})
-    code, printed = dlopt("advise", "--config", config)
+    code, printed = dlopt("advise", "--config", config, *TIME)
     assert code == 0, printed
     outcomes = {one["probe"]: one["not_done"] for one in read_advice()["probes"]}
     for name in ("rate range", "one-batch overfit", "loader time", "gradient-norm tail"):

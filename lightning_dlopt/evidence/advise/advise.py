@@ -6,7 +6,13 @@ from typing import Any
 
 from lightning_dlopt.core.checks import check_number
 from lightning_dlopt.core.errors import one_line
-from lightning_dlopt.evidence.advise.finding import QUESTIONS, Finding, NotDoneError, Question
+from lightning_dlopt.evidence.advise.finding import (
+    QUESTIONS,
+    Finding,
+    NotDoneError,
+    NoTimeError,
+    Question,
+)
 from lightning_dlopt.evidence.advise.probe import Probe, find_probes
 from lightning_dlopt.evidence.advise.subject import Subject
 
@@ -94,7 +100,8 @@ def advise(
     """Run probes on a module and its data, the cheapest first.
 
     Each gets the part of the time that is left which its share is of those that haven't run, so
-    what one doesn't need is the others'. A probe that can't work is told of and hinders no other.
+    what one doesn't need is the others'. One that had too little has all that is left at the
+    end. A probe that can't work is told of and hinders no other.
 
     Args:
         subject: the module and its data, which stay as they are.
@@ -108,35 +115,48 @@ def advise(
     check_number("advise", "budget", budget, "(0, inf)")
     waiting = list(find_probes() if probes is None else probes)
     end = subject.clock() + budget
-    outcomes = []
+    outcomes: list[Outcome] = []
+    again: dict[str, Outcome] = {}
     while waiting:
         shares = sum(probe.share for probe in waiting)
         probe = waiting.pop(0)
         left = end - subject.clock()
+        if left <= 0 and probe.name in again:
+            outcomes.append(again[probe.name])
+            continue
         if left <= 0:
             why = f"the budget of {budget:g} s was used up before it"
             outcomes.append(Outcome(probe.name, probe.questions, not_done=why))
             continue
         if tell is not None:
             tell(probe.name)
-        outcomes.append(_outcome(probe, subject, left * probe.share / shares))
+        part = 1.0 if probe.name in again else probe.share / shares
+        outcome, no_time = _outcome(probe, subject, left * part)
+        if no_time and waiting and probe.name not in again:
+            again[probe.name] = outcome
+            waiting.append(probe)
+        else:
+            outcomes.append(outcome)
     return Advice(_with_own_arms(outcomes), budget, subject.left_out())
 
 
-def _outcome(probe: Probe, subject: Subject, seconds: float) -> Outcome:
+def _outcome(probe: Probe, subject: Subject, seconds: float) -> tuple[Outcome, bool]:
+    """Return what became of a probe, and whether it had too little time to work at all."""
     begin = subject.clock()
     subject.allow(seconds)
     findings: list[Finding] = []
-    not_done = None
+    not_done, no_time = None, False
     try:
         with subject.isolated():
             findings = probe.run(subject)
     except NotDoneError as why:
         not_done = one_line(why)
+        no_time = isinstance(why, NoTimeError) or subject.cut_off is not None
     except Exception as error:  # whatever a user's module does when it is probed
         not_done = f"{type(error).__name__}: {one_line(error)}"
     took = subject.clock() - begin
-    return Outcome(probe.name, probe.questions, findings, not_done, subject.cut_off, took)
+    cut_off = None if no_time else subject.cut_off
+    return Outcome(probe.name, probe.questions, findings, not_done, cut_off, took), no_time
 
 
 def _with_own_arms(outcomes: list[Outcome]) -> list[Outcome]:

@@ -24,6 +24,14 @@ class NotDoneError(Exception):
     """A probe can't work on this module or data, or had no time; the message says why."""
 
 
+class NoTimeError(NotDoneError):
+    """A probe had too little time; it may have more at the end."""
+
+
+#: The severity from which a finding is an alarm; below it, it is an idea to try.
+ALARM = 0.3
+
+
 @dataclass(frozen=True)
 class Finding:
     """A figure that a probe measured, and what it leads to.
@@ -34,7 +42,8 @@ class Finding:
         figure: what was measured, with its unit, in a few words.
         reason: in one sentence, why that leads to the suggestion, or to none.
         data: the numbers of the figure, as plain data (numbers, strings, lists, dicts).
-        severity: from 0 (no finding) to 1 (nothing will be learned like this); it ranks.
+        severity: from 0 (no finding) to 1 (nothing will be learned like this); it ranks. From
+            :data:`ALARM` on something is amiss; below it, a suggestion is an idea to try.
         suggestion: what to change, in a few words; None without a finding.
         overlay: what applies the suggestion: the content of a configuration file to lay over the
             base (``trainer: callbacks+: [...]``, or keys of model, data or trainer); None if no
@@ -72,6 +81,11 @@ class Finding:
             )
         if not self.arm:
             object.__setattr__(self, "arm", re.sub(r"\W+", "_", self.probe))
+
+    @property
+    def is_alarm(self) -> bool:
+        """Whether something is amiss."""
+        return self.severity >= ALARM
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data; infinities and NaN are text, since JSON has none."""

@@ -42,13 +42,14 @@ def to_table(advice: Advice, commands: Mapping[str, str]) -> Group:
     for head in ("", "severity", "suggestion", "figure", "reason"):
         ranking.add_column(head, overflow="fold")
     for rank, one in enumerate(advice.suggestions, 1):
-        row = [str(rank), f"{one.severity:.2f}", one.suggestion or "", one.figure, one.reason]
+        row = [str(rank), _severity(one), one.suggestion or "", one.figure, one.reason]
         ranking.add_row(*map(Text, row))
     answers = Table(title="The five questions", title_justify="left", show_header=False)
     for question, text in QUESTIONS.items():
         answers.add_row(Text(text), Text(answer(advice, question)))
     parts: list[Table | Text | Panel] = []
-    parts.append(ranking if advice.suggestions else Text("No suggestion: nothing was found amiss."))
+    parts += [Text(line) for line in _summary(advice)]
+    parts += [ranking] if advice.suggestions else []
     parts.append(answers)
     parts += [Text(line) for line in _undone(advice)]
     if commands:
@@ -60,12 +61,10 @@ def to_table(advice: Advice, commands: Mapping[str, str]) -> Group:
 
 def to_markdown(advice: Advice, commands: Mapping[str, str]) -> str:
     """Return the report; the arguments are those of :func:`to_table`."""
-    lines = ["# Advice", "", PRIOR, ""]
+    lines = ["# Advice", "", PRIOR, "", *_summary(advice), ""]
     lines += ["## Suggestions", ""] if advice.suggestions else []
     for rank, one in enumerate(advice.suggestions, 1):
         lines += _section(rank, one, commands.get(one.arm))
-    if not advice.suggestions:
-        lines += ["No suggestion: nothing was found amiss.", ""]
     if "all" in commands:
         lines += ["All of them at once:", "", "```sh", commands["all"], "```", ""]
     lines += ["## The five questions", ""]
@@ -84,15 +83,30 @@ def to_markdown(advice: Advice, commands: Mapping[str, str]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _summary(advice: Advice) -> list[str]:
+    """Return in a line what is amiss and what may be tried."""
+    alarms = [one for one in advice.suggestions if one.is_alarm]
+    ideas = len(advice.suggestions) - len(alarms)
+    amiss = "nothing was found amiss" if not alarms else ", ".join(one.probe for one in alarms)
+    line = f"{len(alarms) or 'No'} alarm{'s' if len(alarms) > 1 else ''}: {amiss}."
+    if ideas:
+        line += f" {ideas} idea{'s' if ideas > 1 else ''} to try."
+    return [line]
+
+
 def _section(rank: int, finding: Finding, command: str | None) -> list[str]:
     lines = [f"### {rank}. {_escaped(finding.suggestion or '')}", ""]
-    lines += [f"- {QUESTIONS[finding.question]} Severity {finding.severity:.2f} of 1."]
+    lines += [f"- {QUESTIONS[finding.question]} Severity {_severity(finding)}."]
     lines += [f"- Measured by the probe {finding.probe}: {_escaped(finding.figure)}."]
     lines += [f"- {_escaped(finding.reason)}"]
     if command is None:
         lines += ["- There is no overlay for it: no configuration file applies it."]
         return [*lines, ""]
     return [*lines, "", "```sh", command, "```", ""]
+
+
+def _severity(finding: Finding) -> str:
+    return f"{finding.severity:.2f} ({'alarm' if finding.is_alarm else 'idea'})"
 
 
 def _undone(advice: Advice) -> list[str]:

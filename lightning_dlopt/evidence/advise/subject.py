@@ -21,7 +21,7 @@ from lightning_dlopt.evidence.advise.copying import (
     replace_loader,
     without_setup,
 )
-from lightning_dlopt.evidence.advise.finding import NotDoneError
+from lightning_dlopt.evidence.advise.finding import NotDoneError, NoTimeError
 from lightning_dlopt.evidence.advise.in_force import (
     WITHOUT_EFFECT,
     in_short_runs,
@@ -116,15 +116,14 @@ class Subject:
             runs: how many of them there will be.
 
         Raises:
-            NotDoneError: if not even ``least`` can be had.
+            NoTimeError: if not even ``least`` can be had.
         """
         if self._step_seconds is None:
-            done = self.train(max_steps=4)
-            self._step_seconds = done.seconds / max(done.steps, 1)
+            self._step_seconds = self.train(max_steps=4).step_seconds
         left = self.seconds_left()
         can = steps if self._step_seconds <= 0 else int(left / runs / self._step_seconds)
         if can < least:
-            raise NotDoneError(
+            raise NoTimeError(
                 f"{runs * least:.0f} steps, the fewest that say anything, need "
                 f"{runs * least * self._step_seconds:.0f} s, and {left:.0f} s of the budget were "
                 "left for them: give a longer one"

@@ -28,6 +28,7 @@ class Training:
         steps: optimizer steps made.
         cut_off: whether it ended because the time was over.
         seconds: how long it took.
+        ends: when each step ended, by the clock of the probes.
     """
 
     module: LightningModule
@@ -36,6 +37,14 @@ class Training:
     steps: int = 0
     cut_off: bool = False
     seconds: float = 0.0
+    ends: list[float] = field(default_factory=list)
+
+    @property
+    def step_seconds(self) -> float:
+        """Seconds for each step, without what came before the first one's end."""
+        if len(self.ends) < 2:
+            return self.seconds
+        return (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1)
 
 
 class Replay:
@@ -94,7 +103,8 @@ class Watch(Callback):
             value *= trainer.accumulate_grad_batches
         self.training.losses.append(value)
         self.training.steps = trainer.global_step
-        if self.clock() >= self.deadline and trainer.global_step < trainer.max_steps:
+        self.training.ends.append(self.clock())
+        if self.training.ends[-1] >= self.deadline and trainer.global_step < trainer.max_steps:
             self.training.cut_off = trainer.should_stop = True
 
 

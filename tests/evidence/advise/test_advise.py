@@ -18,8 +18,12 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning_dlopt import MLP, CosineLR, Digits, ImageClassifier, MixUp
 from lightning_dlopt.core import ArgumentError
 from lightning_dlopt.evidence.advise.advise import advise
-from lightning_dlopt.evidence.advise.finding import Finding, NotDoneError
+from lightning_dlopt.evidence.advise.finding import Finding, NotDoneError, NoTimeError
 from lightning_dlopt.evidence.advise.probe import Probe, find_probes
+from lightning_dlopt.evidence.advise.probes.gradient_tail import GradientTail
+from lightning_dlopt.evidence.advise.probes.one_batch import OneBatch
+from lightning_dlopt.evidence.advise.probes.rate_range import RateRange
+from lightning_dlopt.evidence.advise.probes.train_gap import TrainGap
 from lightning_dlopt.evidence.advise.subject import Subject
 from tests.evidence.advise.faulty import Blobs, Clock, Net
 from tests.evidence.advise.probing import seeded
@@ -95,8 +99,7 @@ def test_module_data_generators_and_disk_are_as_before(
 
 
 def test_figures_are_the_same_each_time_and_in_any_order() -> None:
-    times = {"loader time"}
-    probes = [probe for probe in find_probes() if probe.name not in times]
+    probes: list[Probe] = [GradientTail(), OneBatch(), TrainGap(), RateRange()]
 
     def figures(order: list[Probe]) -> dict[str, Any]:
         advice = advise(Subject(*parts("digits")), 1000, order)
@@ -117,6 +120,22 @@ def test_each_probe_gets_its_share_of_the_time_that_is_left() -> None:
     assert [one.seconds for one in advice.outcomes] == [4, 36, 0]
     assert advice.outcomes[2].not_done == "the budget of 40 s was used up before it"
     assert told == ["takes 4", "takes 36"]
+
+
+def test_a_probe_with_too_little_time_has_what_is_left_at_the_end() -> None:
+    clock = Clock()
+
+    class Needs(Takes):
+        def run(self, subject: Subject) -> list[Finding]:
+            if subject.seconds_left() < self.needs:
+                raise NoTimeError(f"{self.needs} s are needed")
+            return super().run(subject)
+
+    probes = [Needs(clock, 1, 10), Takes(clock, 3, 5), Needs(clock, 4, 90)]
+    advice = advise(Subject(Net(), Blobs(), clock=clock), 40, probes)
+    assert [one.probe for one in advice.outcomes] == ["takes 5", "takes 10", "takes 90"]
+    assert probes[0].given == 35
+    assert advice.outcomes[2].not_done == "90 s are needed"
 
 
 def test_a_run_ends_with_its_time_and_that_is_told() -> None:

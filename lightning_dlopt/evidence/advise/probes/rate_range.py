@@ -180,7 +180,7 @@ class RateRange(Probe):
         """Compare the configured rate with the range in which the loss falls."""
         if not subject.module.automatic_optimization:
             raise NotDoneError("the module optimizes by hand: its steps can't be swept")
-        steps = subject.affordable(_STEPS, _LEAST, runs=1 + 4 * _CHECK)
+        steps = subject.affordable(_STEPS, _LEAST, runs=1 + 3 * _CHECK)
         losses = self._sweep(subject, factors := sweep_factors(steps))
         if not losses or math.isnan(losses[0]):
             raise NotDoneError("the training step gives no loss that is a number")
@@ -221,12 +221,9 @@ class RateRange(Probe):
     @staticmethod
     def _candidates(sweep: Sweep) -> list[float]:
         """Return the factors to try besides 1, the most promising first."""
-        found = []
         if sweep.steepest is not None:
-            found += [sweep.steepest, sweep.steepest / 5]
-        if sweep.blow_up is not None:
-            found.append(sweep.blow_up / 30)
-        return list(dict.fromkeys(found))
+            return [sweep.steepest, sweep.steepest / 5]
+        return [] if sweep.blow_up is None else [sweep.blow_up / 30]
 
     @staticmethod
     def _sweep(subject: Subject, factors: Sequence[float]) -> list[float]:
