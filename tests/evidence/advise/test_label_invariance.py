@@ -44,6 +44,15 @@ def test_arrows_that_a_flip_turns_round() -> None:
     assert "flip" not in suggested
 
 
+def test_a_model_that_has_learned_little_suggests_nothing() -> None:
+    inputs, targets = arrows()
+    targets = torch.where(torch.arange(len(targets)) % 2 == 0, targets, targets[0])
+    subject = Subject(Model(network(64, 4), lr=0.003), Tensors(inputs, targets))
+    rest = run(LabelInvariance(), subject)[-1]
+    assert rest.severity == 0
+    assert "too little" in rest.reason
+
+
 def test_left_and_right_alone_are_wrong_altogether() -> None:
     flip = run(LabelInvariance(), arrow_subject(2))[0]
     assert flip.data["transformed"] < 0.05

@@ -25,9 +25,10 @@ from lightning_dlopt.evidence.advise.trial_transforms import (
 #: Samples that are transformed, at most and at least, and how many times longer than to predict
 #: them it may take to transform them, too.
 _SAMPLES, _FEWEST, _RESERVE = 1024, 128, 1.5
-#: How much of the way from guessing to all right the model must be, and how much of its own way
-#: must be left on transformed samples for the labels to count as kept.
-_LEARNED, _KEPT = 0.25, 0.6
+#: How much of the way from guessing to all right the model must be, how much of it to show that
+#: labels survive (coarse features survive much), and how much of its own way must be left on
+#: transformed samples.
+_LEARNED, _SURE, _KEPT = 0.25, 0.6, 0.6
 
 
 class LabelInvariance(Probe):
@@ -79,10 +80,16 @@ class LabelInvariance(Probe):
             )
         if not found:
             raise NotDoneError("there was no time for a transform")
-        return self._findings(subject, found, plain.num_classes, training.steps)
+        is_sure = right >= guessing + _SURE * (1 - guessing)
+        return self._findings(subject, found, plain.num_classes, training.steps, bool(is_sure))
 
     def _findings(
-        self, subject: Subject, found: dict[Transform, Survival], num_classes: int, steps: int
+        self,
+        subject: Subject,
+        found: dict[Transform, Survival],
+        num_classes: int,
+        steps: int,
+        is_sure: bool,
     ) -> list[Finding]:
         used, names = used_techniques(subject), class_names(subject, num_classes)
         findings = [
@@ -101,11 +108,13 @@ class LabelInvariance(Probe):
             },
         }
         figure = f"right on {plain:.0%} of training samples after {steps} steps; after {shown}"
-        kept = [one for one, survival in found.items() if _keeps_labels(survival)]
+        kept = [one for one, survival in found.items() if is_sure and _keeps_labels(survival)]
         unused = [one for one in kept if not one.is_used_by(used)]
         if not kept or not unused or any(isinstance(kept[0].trial, type(one)) for one in used):
             reason = (
                 "A model that hasn't seen the transforms is lost: that labels survive isn't shown."
+                if not kept and is_sure
+                else "The model has learned too little in this time to show that labels survive."
                 if not kept
                 else "What labels survive is in use already, or could be added to it."
             )
