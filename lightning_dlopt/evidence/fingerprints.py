@@ -1,33 +1,13 @@
 """Fingerprints of weights and batches, by which two runs show that they are a pair."""
 
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-
-def tensors_of(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in a batch, in order: in containers, and in objects' attributes.
-
-    Example:
-        >>> [t.item() for t in tensors_of({"x": torch.tensor(1), "y": [torch.tensor(2), "text"]})]
-        [1, 2]
-    """
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_of(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from tensors_of(item)
-    elif is_dataclass(value) and not isinstance(value, type):  # which may have no __dict__
-        yield from tensors_of([getattr(value, one.name, None) for one in fields(value)])
-    elif hasattr(value, "__dict__") and not isinstance(value, type | nn.Module):
-        yield from tensors_of(vars(value))
+from lightning_dlopt.core.tensors import tensors_in
 
 
 def fingerprint(tensors: Iterator[Tensor], start: int = 0) -> int:
@@ -62,11 +42,12 @@ def order_fingerprint(batch: Any, start: int, samples: int | None = None) -> int
         start: what it goes on from.
         samples: how many of the first samples count; None for all.
     """
-    tensors = [tensor if tensor.dim() == 0 else tensor[:samples] for tensor in tensors_of(batch)]
+    found = tensors_in(batch, objects=True)
+    tensors = [tensor if tensor.dim() == 0 else tensor[:samples] for tensor in found]
     integers = [tensor for tensor in tensors if not tensor.is_floating_point()]
     return fingerprint(iter(integers or tensors), start)
 
 
 def sample_count(batch: Any) -> int:
     """Return the length of the first tensor of a batch that has one, else 1."""
-    return next((len(tensor) for tensor in tensors_of(batch) if tensor.dim()), 1)
+    return next((len(tensor) for tensor in tensors_in(batch, objects=True) if tensor.dim()), 1)

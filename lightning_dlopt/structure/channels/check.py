@@ -9,9 +9,10 @@ from torch.nn import functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 
 from lightning_dlopt.core.global_generators import kept_generators, seed_global
+from lightning_dlopt.core.tensors import tensors_in
 from lightning_dlopt.structure.channels.cut import Cut, apply_cut, cut_of
 from lightning_dlopt.structure.channels.eager import eager
-from lightning_dlopt.structure.channels.graph import Group, Run, tensors_in
+from lightning_dlopt.structure.channels.graph import Group, Run
 from lightning_dlopt.structure.channels.module_copy import copy_of
 from lightning_dlopt.structure.channels.widths import named_tensors, put_tensors, set_attributes
 from lightning_dlopt.structure.replacing import part_names

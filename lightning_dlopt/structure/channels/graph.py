@@ -1,8 +1,8 @@
 """Which channels of a module hang together, found by Torch-Pruning's dependency graph."""
 
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from lightning_dlopt.core.errors import TechniqueError, UserError
 from lightning_dlopt.core.parameters import plain_name
+from lightning_dlopt.core.tensors import tensors_in
 from lightning_dlopt.structure.channels.dims import coupled, is_one_width, width
 from lightning_dlopt.structure.channels.eager import eager
 from lightning_dlopt.structure.channels.stand_in import stand_in
@@ -256,18 +257,3 @@ def _roots(outputs: Any) -> list[Tensor]:
     if not tensors:
         raise TypeError("no output has a gradient")
     return tensors
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in nested lists, tuples, dicts and dataclasses."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from tensors_in(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from tensors_in(item)
-    elif is_dataclass(value) and not isinstance(value, type):
-        for entry in fields(value):
-            yield from tensors_in(getattr(value, entry.name))
