@@ -19,7 +19,8 @@ from tests.evidence.work import job, work
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
-    os.environ["RAY_worker_niceness"] = "0"  # its default makes way for everything else
+    # by default its workers make way for everything else
+    os.environ.update({"RAY_worker_niceness": "0"})
     started = RayCluster(places=2)
     yield started
     started.close()

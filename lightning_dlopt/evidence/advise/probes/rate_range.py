@@ -23,6 +23,8 @@ _FAR = 8.0
 #: The progress of the configured rate, as a share of the better one's, below which it is too high
 #: or too low. Low rates lose in every short run and may win in a long one, so they get more room.
 _TOO_HIGH, _TOO_LOW = 0.5, 0.2
+#: A rate that is too low by less than this factor is an idea: few steps favor high rates.
+_SURELY_LOW, _IDEA = 30.0, 0.25
 
 
 @dataclass(frozen=True)
@@ -135,11 +137,15 @@ def judge(best: float, best_progress: float, own_progress: float) -> float:
     Example:
         >>> judge(0.01, 2.0, -5.0), judge(300.0, 2.0, 0.1), judge(3.0, 2.0, 0.1)
         (1.0, 0.95, 0.0)
+        >>> judge(10.0, 2.0, 0.1)  # few steps favor high rates
+        0.25
     """
     if best_progress <= 0 or 1 / _FAR < best < _FAR:
         return 0.0
     share = max(own_progress / best_progress, 0.0)
-    return 1 - share if share < (_TOO_HIGH if best < 1 else _TOO_LOW) else 0.0
+    if share >= (_TOO_HIGH if best < 1 else _TOO_LOW):
+        return 0.0
+    return min(1 - share, _IDEA) if 1 < best < _SURELY_LOW else 1 - share
 
 
 class ScaleRates(Callback):
