@@ -19,7 +19,7 @@ from tests.evidence.work import job, work
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ["RAY_worker_niceness"] = "0"  # its default makes way for everything else
     started = RayCluster(places=2)
     yield started
     started.close()
