@@ -5,6 +5,8 @@ import difflib
 import re
 from typing import NoReturn
 
+from lightning_dlopt.cli.other_package import other_package_message
+
 #: Packages that recipes need and that only an extra, of the same name, installs.
 _EXTRAS = ("schedulefree", "pytorch_optimizer")
 
@@ -58,6 +60,9 @@ def parse_message(error: BaseException) -> str:
     for extra in _EXTRAS:
         if re.search(rf"No module named '{extra}'|import of {extra} halted", text):
             return f"this needs the package {extra}: pip install 'lightning-dlopt[{extra}]'"
+    other = other_package_message(text)
+    if other:
+        return other
     twice = re.search(r"more than one stateful callback of type `(\w+)`", text)
     if twice:
         return f"there are two {twice[1]} with the same arguments among the callbacks: keep one"
