@@ -109,7 +109,7 @@ def run_job(job: Job) -> Run:
             metrics: dict[str, float] = {}
             if job.kind == "trial" and not recorder.curve:
                 raise MetricError(
-                    "nothing is validated: a comparison needs a validation_step and a val_dataloader"
+                    "nothing is validated: a comparison needs a validation_step and a loader for it"
                 )
             if job.kind != "trial":
                 metrics, note = _reached(cli, recorder)

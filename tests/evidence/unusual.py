@@ -41,7 +41,7 @@ class Saving(Plain):
         super().__init__()
         self.dirpath = dirpath
 
-    def configure_callbacks(self) -> ModelCheckpoint:  # type: ignore[override]
+    def configure_callbacks(self) -> ModelCheckpoint:
         return ModelCheckpoint(dirpath=self.dirpath)
 
 
