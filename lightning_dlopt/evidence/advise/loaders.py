@@ -30,7 +30,8 @@ def stream_batches(
     loader = getattr(source, f"{kind}_dataloader")()
     while isinstance(loader, Mapping | list | tuple):
         loader = next(iter(loader.values() if isinstance(loader, Mapping) else loader), None)
-    for batch in loader or []:
+    # a loader's truth would be its length, which one of an IterableDataset doesn't know
+    for batch in [] if loader is None else loader:
         for name in ("on_before_batch_transfer", "on_after_batch_transfer"):
             overrides = data is not None and is_overridden(name, data)
             batch = getattr(data if overrides else module, name)(batch, 0)

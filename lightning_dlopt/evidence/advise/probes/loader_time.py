@@ -6,12 +6,14 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_dlopt.evidence.advise.finding import Finding, NotDoneError
+from lightning_dlopt.evidence.advise.finding import Finding, NoTimeError
 from lightning_dlopt.evidence.advise.overlays import set_key
 from lightning_dlopt.evidence.advise.probe import Probe
 from lightning_dlopt.evidence.advise.subject import Subject
 
 _STEPS, _LEAST, _WARM_UP = 40, 8, 3
+#: Waits that are enough if even the shortest is far longer than usual.
+_FEW = 3
 #: The share of waiting, and the milliseconds of it for each step, from which it is worth a word.
 _SHARE, _MILLISECONDS = 0.3, 2.0
 
@@ -70,9 +72,8 @@ class LoaderTime(Probe):
     def run(self, subject: Subject) -> list[Finding]:
         """Compare waiting with working."""
         batches = subject.batches(4)
-        steps = subject.affordable(_STEPS, _LEAST, runs=2)
-        between, step = self._times(subject, steps, None)
-        itself, _ = self._times(subject, steps, batches)
+        between, step, done = self._times(subject, None, 0.6)
+        itself, _, replayed = self._times(subject, batches, 1.0)
         wait = max(0.0, between - itself)
         share = wait / max(wait + step, 1e-12)
         figure = (
@@ -82,6 +83,11 @@ class LoaderTime(Probe):
         if share < _SHARE or 1000 * wait < _MILLISECONDS:
             reason = "Data come fast enough: time for more augmentation is there."
             return [Finding(self.name, "augmentation", figure, reason, data)]
+        if min(done, replayed) < _LEAST and wait < itself + step:
+            raise NoTimeError(
+                f"{min(done, replayed)} steps are too few to tell waiting from what else the "
+                f"machine does; {_LEAST} are needed"
+            )
         overlay, suggestion = self._suggest(subject)
         return [
             Finding(
@@ -99,14 +105,25 @@ class LoaderTime(Probe):
         ]
 
     @staticmethod
-    def _times(subject: Subject, steps: int, batches: Sequence[Any] | None) -> tuple[float, float]:
+    def _times(
+        subject: Subject, batches: Sequence[Any] | None, share: float
+    ) -> tuple[float, float, int]:
+        """Return the seconds of a wait and of a step, and how many steps there were.
+
+        Few waits are told by the shortest, which no chance made long.
+        """
         times = StepClock(subject.clock)
-        subject.train([times], steps, batches=batches)
+        subject.train([times], _STEPS, subject.seconds_left() * share, batches)
+        subject.cut_off = None  # a loader that is slow enough shows it in a few steps
         done = len(times.ends)
-        if done < 3:
-            raise NotDoneError(f"{done} steps are too few to compare")
+        if done < 1 + _FEW:
+            raise NoTimeError(f"{done} steps are too few to compare; {1 + _FEW} are needed")
+        if done < _LEAST:
+            waits = [a - b for a, b in zip(times.begins[1:done], times.ends, strict=False)]
+            steps = [a - b for a, b in zip(times.ends[1:], times.begins[1:], strict=False)]
+            return min(waits), max(steps), done
         skipped = min(_WARM_UP, done - 2)
-        return waiting(times.begins[skipped:done], times.ends[skipped:])
+        return *waiting(times.begins[skipped:done], times.ends[skipped:]), done
 
     @staticmethod
     def _suggest(subject: Subject) -> tuple[dict[str, Any] | None, str]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from lightning_dlopt.evidence.advise.finding import Finding, NotDoneError
+from lightning_dlopt.evidence.advise.finding import Finding, NotDoneError, NoTimeError
 from lightning_dlopt.evidence.advise.probe import Probe
 from lightning_dlopt.evidence.advise.probes.rate_range import ScaleRates
 from lightning_dlopt.evidence.advise.subject import Subject
@@ -48,14 +48,15 @@ class OneBatch(Probe):
         steps = subject.affordable(_STEPS, _LEAST)
         drops: dict[float, float] = {}
         first = last = math.nan
-        for factor in _FACTORS if subject.module.automatic_optimization else _FACTORS[:1]:
+        factors = _FACTORS if subject.module.automatic_optimization else _FACTORS[:1]
+        for factor in factors:
             if drops and not subject.check_time("trying other rates"):
                 break
             scale = ScaleRates(lambda _, factor=factor: factor)  # type: ignore[misc]
             training = subject.train([scale], steps, batches=batches, plain=True)
-            if drops and training.cut_off:
-                break
             losses = training.losses
+            if training.cut_off and drop(losses) < _LEARNED:
+                break  # more steps might have done it
             if not losses or math.isnan(losses[0]):
                 raise NotDoneError("the training step gives no loss that is a number")
             drops[factor] = drop(losses)
@@ -63,6 +64,13 @@ class OneBatch(Probe):
                 first, last = losses[0], losses[0] - drops[factor] * abs(losses[0])
             if drops[factor] >= _LEARNED:
                 break
+        if len(drops) < len(factors) and max(drops.values(), default=0.0) < _LEARNED:
+            tried = ", ".join(f"{factor:g}" for factor in drops) or "none"
+            raise NoTimeError(
+                f"a batch that isn't learned by heart says nothing before runs at all of "
+                f"{', '.join(f'{factor:g}' for factor in factors)} times the rate, and there was "
+                f"time for {tried}: give a longer budget"
+            )
         best = max(drops, key=drops.__getitem__)
         figure = f"loss of one batch {first:.3g} → {last:.3g} in {steps} steps"
         if best != 1.0:

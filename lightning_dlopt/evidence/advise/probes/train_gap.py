@@ -18,6 +18,8 @@ _STEPS, _LEAST, _BATCHES = 300, 30, 10
 #: The gap from which it is worth a word: of the loss as a share of what training has gained, and
 #: of an accuracy.
 _LOSS_GAP, _ACCURACY_GAP = 0.25, 0.12
+#: The accuracy gap below which a gap of the loss, which confident mistakes make, is no alarm.
+_SMALL, _IDEA = 0.05, 0.25
 
 
 def loss_gap(start: float, train: float, held_out: float) -> float:
@@ -68,6 +70,8 @@ class TrainGap(Probe):
             )
             return [Finding(self.name, one, figure, reason, dict(data)) for one in self.questions]
         severity = min(0.9, 0.3 + 0.2 * gap)
+        if data.get("train_accuracy", 1.0) - data.get("validation_accuracy", 0.0) < _SMALL:
+            severity = _IDEA
         reason = (
             "The network learns its training data by heart: much of what it gains there isn't "
             "gained on new data."
