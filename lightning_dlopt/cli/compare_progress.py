@@ -1,11 +1,14 @@
 """How a comparison goes on, on the terminal."""
 
+import io
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from lightning_dlopt.evidence.jobs import Job
@@ -19,6 +22,13 @@ _TITLES = {
 }
 
 
+def _make_console() -> Console:
+    """Return a console that writes what its encoding lacks by its code, and doesn't give up."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    return Console()
+
+
 class Progress:
     """A table of the arms with the time left; where there is no terminal, a line for each run.
 
@@ -29,7 +39,7 @@ class Progress:
 
     def __init__(self, study: Callable[[], Study], console: Console | None = None) -> None:
         self._study = study
-        self._console = console or Console()
+        self._console = console or _make_console()
         self._live: Live | None = None
         self._stage = ""
         self._jobs: list[Job] = []
@@ -91,13 +101,13 @@ class Progress:
         )
         for name, side in (("arm", "left"), ("done", "right"), ("failed", "right")):
             table.add_column(name, justify=side)  # type: ignore[arg-type]
-        table.add_column(study.outcome, justify="right")
+        table.add_column(escape(study.outcome), justify="right")
         table.add_column("running")
         for arm in dict.fromkeys(job.arm for job in self._jobs):
             ended = [run for job, run in self._ended if job.arm == arm]
             values = [value for run in ended if (value := study.value(run)) is not None]
             table.add_row(
-                arm,
+                escape(arm),
                 f"{len(ended)}/{sum(job.arm == arm for job in self._jobs)}",
                 str(sum(run.status != "finished" for run in ended) or ""),
                 f"{sum(values) / len(values):.4f}" if values else "",

@@ -1,10 +1,12 @@
 """The arms of a comparison: what each lays over the base, and what comes of it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from jsonargparse import Namespace
 
 from lightning_dlopt.cli.mistakes import UsageError
 from lightning_dlopt.cli.quiet_config import check_comparable
@@ -12,6 +14,9 @@ from lightning_dlopt.cli.train import DloptCLI, run_cli
 from lightning_dlopt.core.errors import one_line
 from lightning_dlopt.core.global_generators import kept_generators
 from lightning_dlopt.evidence.runs import A_A, BASELINE
+
+#: What the parser writes for an object.
+_NO_TEXT = "Unable to serialize instance"
 
 
 class _PlanCLI(DloptCLI):
@@ -22,7 +27,8 @@ class _PlanCLI(DloptCLI):
     def instantiate_classes(self) -> None:
         """Write down what would be built."""
         config = self.config[self.subcommand]
-        self.resolved = self._parser(self.subcommand).dump(config, skip_none=False)
+        dumped = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False))
+        self.resolved = yaml.safe_dump(_without_objects(dumped, config.as_dict()), sort_keys=False)
         self.model, self.trainer = None, self  # type: ignore[assignment]
         self.datamodule, self.config_init = None, self.config
 
@@ -62,6 +68,27 @@ def read_arms(given: list[str]) -> dict[str, list[str]]:
     if not arms:
         raise UsageError("--arm is missing: it says what is compared with the base")
     return arms
+
+
+def _without_objects(dumped: Any, config: Any) -> Any:
+    """Return a dumped configuration without what the parser could only write a complaint for.
+
+    That is a default that has no text, such as a device: left out, it is the same. A text that it
+    took for an object is put back.
+    """
+    if isinstance(dumped, list):
+        parts = config if isinstance(config, list) else [None] * len(dumped)
+        return [_without_objects(one, part) for one, part in zip(dumped, parts, strict=True)]
+    if not isinstance(dumped, dict):
+        return dumped
+    kept = {}
+    for key, value in dumped.items():
+        given = config.get(key) if isinstance(config, Mapping | Namespace) else None
+        if not str(value).startswith(_NO_TEXT):
+            kept[key] = _without_objects(value, given)
+        elif isinstance(given, str):
+            kept[key] = given
+    return kept
 
 
 def resolve(base: list[str], changes: list[str]) -> str:

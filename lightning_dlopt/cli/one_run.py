@@ -4,10 +4,11 @@ import os
 import tempfile
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +20,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_dlopt.cli.checkpoint_guard import CheckpointGuard
 from lightning_dlopt.cli.mistakes import user_mistakes
 from lightning_dlopt.cli.optimizer_guard import OptimizerGuard
-from lightning_dlopt.cli.quiet_config import quiet_config
+from lightning_dlopt.cli.quiet_config import OUTPUT, quiet_config
 from lightning_dlopt.cli.train import DloptCLI, run_cli
 from lightning_dlopt.core.errors import NoEffectWarning, one_line
 from lightning_dlopt.evidence.fingerprints import weights_fingerprint
@@ -42,9 +43,19 @@ class _RunCLI(DloptCLI):
         """Train; what is drawn from here on is drawn alike in every arm."""
         type(self).weights = weights_fingerprint(model)
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
-        callbacks[:] = [self.recorder, *callbacks, Pairing(self.job.seed)]
+        callbacks[:] = [self.recorder, *callbacks]
+        # the module's own callbacks come after the Trainer's, and what makes pairs after all
+        own: Any = partial(_callbacks_of, model.configure_callbacks, self.job.seed)
+        model.configure_callbacks = own  # type: ignore[method-assign]
         draw_alike(self.job)
         self.trainer.fit(model, **arguments)
+
+
+def _callbacks_of(configured: Callable[[], Any], seed: int) -> list[Any]:
+    """Return a module's own callbacks, those that write left out, and what makes pairs."""
+    callbacks = configured()
+    callbacks = callbacks if isinstance(callbacks, Sequence) else [callbacks]
+    return [*(one for one in callbacks if not isinstance(one, OUTPUT)), Pairing(seed)]
 
 
 @contextmanager
@@ -96,6 +107,10 @@ def run_job(job: Job) -> Run:
             with noted_warnings() as notes:
                 cli = _trained(cls, job, Path(folder))
             metrics: dict[str, float] = {}
+            if job.kind == "trial" and not recorder.curve:
+                raise MetricError(
+                    "nothing is validated: a comparison needs a validation_step and a loader for it"
+                )
             if job.kind != "trial":
                 metrics, note = _reached(cli, recorder)
                 notes.append(note)
@@ -144,7 +159,14 @@ def _reached(cli: Any, recorder: Recorder) -> tuple[dict[str, float], str]:
     trainer, model, data = cli.trainer, cli.model, cli.datamodule
     best = "best" if cli.job.select == "best" else None
     last = recorder.curve[-1].step if recorder.curve else None
-    if best or last != trainer.global_step:
+    if best and last is None:
+        raise MetricError(
+            "--select best: the budget ends before the first validation; give a larger one, or a "
+            "trainer.val_check_interval"
+        )
+    # a callback may have put other weights in place at the end, such as their average
+    changed = weights_fingerprint(model) != recorder.validated_weights
+    if best or changed or last != trainer.global_step:
         seconds, epoch = round(recorder.seconds, 3), trainer.current_epoch
         recorder.curve_closed = True
         draw_alike(cli.job)
@@ -152,7 +174,9 @@ def _reached(cli: Any, recorder: Recorder) -> tuple[dict[str, float], str]:
         value = recorder.value_in(trainer)
         if last != trainer.global_step:
             recorder.curve.append(Point(trainer.global_step, epoch, seconds, value))
-    validated = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        elif not best:
+            recorder.curve[-1] = replace(recorder.curve[-1], value=value)
+    validated = recorder.validated  # what training has logged since may have the same names
     source = data if data is not None and is_overridden("test_dataloader", data) else model
     if is_overridden("test_dataloader", source) and is_overridden("test_step", model):
         draw_alike(cli.job)

@@ -7,18 +7,38 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
+from lightning.pytorch.loggers.logger import DummyLogger
 
 from lightning_dlopt.cli.mistakes import UsageError
 from lightning_dlopt.evidence.jobs import Job
 
 _LOCAL_LOGGERS = ("CSVLogger", "TensorBoardLogger")
+#: The callbacks that write or print, and have no part in what is learned.
+OUTPUT = (Checkpoint, ModelSummary, ProgressBar)
+
+
+class SilentLogger(DummyLogger):
+    """Stands in for a logger of any kind.
+
+    Args:
+        save_dir: where a module may write what it would have written beside the logs.
+    """
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__()
+        self._save_dir = save_dir
+
+    @property
+    def save_dir(self) -> str:
+        """The folder of the run."""
+        return self._save_dir
 
 
 def quiet_config(config: dict[str, Any], job: Job, folder: Path) -> dict[str, Any]:
     """Return the configuration of a run of ``job`` that writes to ``folder`` only.
 
-    Its checkpoints, progress bars and summaries are left out, and loggers that write elsewhere
-    are replaced by a file in the folder.
+    Its checkpoints, progress bars, summaries and profiler are left out, and loggers that write
+    elsewhere are replaced by one that takes whatever the module gives it and keeps nothing.
     """
     trainer = dict(config.get("trainer") or {})
     callbacks = [one for one in listed(trainer.get("callbacks")) if not _is_output(one)]
@@ -34,6 +54,7 @@ def quiet_config(config: dict[str, Any], job: Job, folder: Path) -> dict[str, An
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
+        "profiler": None,
     }
     if job.kind == "trial":
         trainer |= {"fast_dev_run": True}
@@ -56,6 +77,8 @@ def check_comparable(config: Mapping[str, Any]) -> None:
             f"trainer.devices={trainer.get('devices')!r}: each run is on one device, and several "
             "runs are made at once: say --trainer.devices=1"
         )
+    if trainer.get("limit_val_batches") == 0:
+        raise UsageError("trainer.limit_val_batches=0: nothing is validated, so nothing compared")
     if trainer.get("fast_dev_run") or trainer.get("barebones"):
         raise UsageError("trainer.fast_dev_run and barebones: such runs log nothing to compare")
 
@@ -69,7 +92,7 @@ def _is_output(callback: Any) -> bool:
     path = callback.get("class_path") if isinstance(callback, Mapping) else callback
     module, _, name = str(path).rpartition(".")
     found = getattr(import_module(module), name, None) if module else None
-    return isinstance(found, type) and issubclass(found, Checkpoint | ModelSummary | ProgressBar)
+    return isinstance(found, type) and issubclass(found, OUTPUT)
 
 
 def _local(logger: Any, folder: Path) -> Any:
@@ -81,7 +104,7 @@ def _local(logger: Any, folder: Path) -> Any:
 def _local_logger(logger: Any, folder: Path) -> Any:
     path = str(logger.get("class_path") if isinstance(logger, Mapping) else logger)
     if path.rpartition(".")[2] not in _LOCAL_LOGGERS:
-        path, arguments = "lightning.pytorch.loggers.CSVLogger", {}
+        path, arguments = "lightning_dlopt.cli.quiet_config.SilentLogger", {}
     else:
         arguments = dict(logger.get("init_args") or {}) if isinstance(logger, Mapping) else {}
     return {"class_path": path, "init_args": {**arguments, "save_dir": str(folder)}}

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from lightning_dlopt.core.tensors import tensors_in
 
+#: How many samples of each loader tell which data is validated on.
+_SAMPLES = 8
+
 
 def fingerprint(tensors: Iterator[Tensor], start: int = 0) -> int:
     """Return a checksum of tensors' values, going on from ``start``.
@@ -31,23 +34,65 @@ def weights_fingerprint(module: nn.Module) -> str:
     return f"{fingerprint(iter(state)):08x}" if state else ""
 
 
-def order_fingerprint(batch: Any, start: int, samples: int | None = None) -> int:
+def order_fingerprint(batch: Any, start: int) -> int:
     """Return a checksum of which samples a batch holds, going on from ``start``.
 
     Integers tell samples apart, labels or token ids, and random transforms and precisions leave
     them as they are; where there are none, everything counts.
-
-    Args:
-        batch: of any form.
-        start: what it goes on from.
-        samples: how many of the first samples count; None for all.
     """
-    found = tensors_in(batch, objects=True)
-    tensors = [tensor if tensor.dim() == 0 else tensor[:samples] for tensor in found]
-    integers = [tensor for tensor in tensors if not tensor.is_floating_point()]
-    return fingerprint(iter(integers or tensors), start)
+    return fingerprint(iter(_telling(list(tensors_in(batch)))), start)
+
+
+def _telling(tensors: list[Tensor]) -> list[Tensor]:
+    return [tensor for tensor in tensors if not tensor.is_floating_point()] or tensors
 
 
 def sample_count(batch: Any) -> int:
     """Return the length of the first tensor of a batch that has one, else 1."""
-    return next((len(tensor) for tensor in tensors_in(batch, objects=True) if tensor.dim()), 1)
+    return next((len(tensor) for tensor in tensors_in(batch) if tensor.dim()), 1)
+
+
+class HeldOut:
+    """Which data is validated on: the first samples of each loader, and the number of all.
+
+    The batches may be of any size. As text it is a checksum and the number; empty if it isn't
+    known, because there is no data, or none that could be told apart.
+    """
+
+    def __init__(self) -> None:
+        self._loaders: list[list[list[Tensor]]] = []
+        self._missing = 0
+        self._count = 0
+        self._known = True
+
+    def add(self, batch: Any, batch_idx: int, casts: bool = False) -> None:
+        """Go on by a batch; with the one of index 0 a loader begins.
+
+        Args:
+            batch: of any form.
+            batch_idx: its place in its loader.
+            casts: whether its floats may be rounded, so that they tell nothing.
+        """
+        if batch_idx == 0:
+            self._loaders.append([])
+            self._missing = _SAMPLES
+        count = sample_count(batch)
+        if self._missing > 0:
+            tensors = _telling(list(tensors_in(batch)))
+            self._known &= not (casts and any(one.is_floating_point() for one in tensors))
+            loader = self._loaders[-1]
+            loader += [[] for _ in tensors[len(loader) :]]
+            for noted, tensor in zip(loader, tensors, strict=False):
+                if tensor.dim() or batch_idx == 0:
+                    first = tensor[: self._missing] if tensor.dim() else tensor
+                    noted.append(first.detach().clone())
+            self._missing -= count
+        self._count += count
+
+    def __str__(self) -> str:
+        if not self._count or not self._known:
+            return ""
+        checksum = 0
+        for noted in (noted for loader in self._loaders for noted in loader):
+            checksum = fingerprint(iter(noted), checksum)
+        return f"{checksum:08x}-{self._count}"

@@ -38,6 +38,10 @@ class Pairing(Callback):
         """Seed what they draw in this epoch."""
         self._draw_alike(3 + trainer.current_epoch)
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Seed what new loaders draw when they are made between two epochs."""
+        self._draw_alike(-1 - trainer.current_epoch)
+
     def _draw_alike(self, moment: int) -> None:
         seed = mix_key(self.seed, moment) % 2**32
         torch.manual_seed(seed)

@@ -2,23 +2,19 @@
 
 import statistics
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_dlopt.core.errors import UserError
-from lightning_dlopt.evidence.fingerprints import (
-    order_fingerprint,
-    sample_count,
-)
+from lightning_dlopt.evidence.fingerprints import HeldOut, order_fingerprint, weights_fingerprint
 from lightning_dlopt.evidence.runs import Point
 
 #: Batches at the beginning that don't count for the step time, and how many must follow.
 WARM_UP, ENOUGH = 10, 10
 #: Batches of each epoch whose samples are noted.
 _NOTED = 2
-#: Samples of the held-out data that are noted.
-_SAMPLES = 8
 
 
 class MetricError(UserError):
@@ -35,6 +31,8 @@ class Recorder(Callback):
     Attributes:
         curve: the validations so far.
         batches_done: training batches so far.
+        validated: what was logged by the end of the last validation.
+        validated_weights: fingerprint of the weights that it was made with.
         curve_closed: whether further validations aren't part of the curve.
     """
 
@@ -44,10 +42,12 @@ class Recorder(Callback):
         self.curve: list[Point] = []
         self.batches_done = 0
         self.curve_closed = False
+        self.validated: dict[str, float] = {}
+        self.validated_weights = ""
         self._step_seconds: list[float] = []
         self._clock = _Clock()
         self._batches = 0
-        self._held_out = [0, 0]
+        self._held_out = HeldOut()
         self._held_out_known = False
 
     @property
@@ -76,7 +76,7 @@ class Recorder(Callback):
     @property
     def held_out(self) -> str:
         """Fingerprint of what is validated on, and its number of samples."""
-        return "{:08x}-{}".format(*self._held_out) if self._held_out[1] else ""
+        return str(self._held_out)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Multiply the rates before any schedule of a callback has seen them."""
@@ -112,8 +112,10 @@ class Recorder(Callback):
         self.batches_done += 1
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock."""
+        """Stop the clock; what training has logged by the metric's name isn't validation's."""
         self._paused = time.perf_counter()
+        if not trainer.sanity_checking:
+            trainer.callback_metrics.pop(self.metric, None)
 
     def on_validation_batch_start(
         self,
@@ -125,16 +127,18 @@ class Recorder(Callback):
     ) -> None:
         """Note what is validated on, the first time."""
         if not trainer.sanity_checking and not self._held_out_known:
-            if batch_idx == 0:
-                self._held_out[0] = order_fingerprint(batch, self._held_out[0], _SAMPLES)
-            self._held_out[1] += sample_count(batch)
+            self._held_out.add(batch, batch_idx, casts=_casts(trainer))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the metric, and let the clock go on."""
-        if trainer.sanity_checking or self.curve_closed:
+        if trainer.sanity_checking:
+            return
+        self.validated = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if self.curve_closed:
             return
         self._held_out_known = True
         value = self.value_in(trainer)
+        self.validated_weights = weights_fingerprint(pl_module)
         self._pass_over(time.perf_counter() - self._paused)
         seconds = round(self.seconds, 3)
         self.curve.append(Point(trainer.global_step, trainer.current_epoch + 1, seconds, value))
@@ -193,13 +197,27 @@ def scale_rates(trainer: Trainer, factor: float) -> None:
     """Multiply all learning rates by ``factor``: of the optimizers, and in their schedulers."""
     for optimizer in trainer.optimizers:
         for group in optimizer.param_groups:
-            for name in ("lr", "initial_lr", "max_lr", "min_lr"):
-                if name in group:
+            for name in ("lr", "initial_lr", "max_lr", "min_lr", "swa_lr"):
+                if group.get(name) is not None:
                     group[name] = group[name] * factor
-    for config in trainer.lr_scheduler_configs:
+    configured = [config.scheduler for config in trainer.lr_scheduler_configs]
+    for scheduler in dict.fromkeys(one for each in configured for one in _with_inner(each)):
         for name in ("base_lrs", "max_lrs", "min_lrs"):
-            rates = getattr(config.scheduler, name, None)
+            rates = getattr(scheduler, name, None)
             if isinstance(rates, list):
-                setattr(config.scheduler, name, [rate * factor for rate in rates])
-        if hasattr(config.scheduler, "eta_min"):
-            config.scheduler.eta_min *= factor
+                setattr(scheduler, name, [rate * factor for rate in rates])
+        if hasattr(scheduler, "eta_min"):
+            scheduler.eta_min *= factor
+
+
+def _with_inner(scheduler: Any) -> Iterator[Any]:
+    """Yield a scheduler and those that it is made of, as torch's SequentialLR is."""
+    yield scheduler
+    for inner in getattr(scheduler, "_schedulers", []):
+        yield from _with_inner(inner)
+
+
+def _casts(trainer: Trainer) -> bool:
+    """Return whether the Trainer gives the module's steps other floats than the data hold."""
+    precision = str(trainer.precision)
+    return precision.endswith("-true") and precision != "32-true"

@@ -99,3 +99,37 @@ def test_a_cluster_that_cannot_be_reached_is_told() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "the Ray cluster at '127.0.0.1:9' can't be reached" in done.stdout, done.stderr
+
+
+def test_a_run_that_leaves_a_thread_behind_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_dlopt.evidence.launchers.processes._LEAVING", 0.5)
+    jobs = [job(1, "linger"), job(2)]
+    made = list(Processes(1, ["tests.evidence.work"]).launch(jobs, work, ignore))
+    assert [run.status for _, run in made] == ["finished", "finished"]
+
+
+def test_runs_end_with_a_command_that_was_killed(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    code = (
+        "from tests.evidence.work import job, work\n"
+        "from lightning_dlopt.evidence.launchers.processes import Processes\n"
+        f"list(Processes(1).launch([job(1, 'wait {started}')], work, lambda _: None))\n"
+    )
+    script = tmp_path / "command.py"
+    script.write_text(
+        f"if __name__ == '__main__':\n    {code.replace(chr(10), chr(10) + '    ')}\n"
+    )
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    command = subprocess.Popen([sys.executable, script], env=environment)
+    while not (started.exists() and started.read_text()):
+        assert command.poll() is None
+        time.sleep(0.1)
+    command.kill()
+    command.wait()
+    child = int(started.read_text())
+    for _ in range(300):
+        if not alive(child):
+            break
+        time.sleep(0.1)
+    assert not alive(child)

@@ -1,6 +1,7 @@
 """Work for launchers: runs that train nothing."""
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def work(given: Job) -> Run:
             os.kill(os.getpid(), 9)
     if what == "refuse":
         raise RefusedError("this arm makes no sense")
+    if what == "linger":
+        threading.Thread(target=threading.Event().wait).start()
     if what == "wait":
         Path(where).write_text(str(os.getpid()))
         time.sleep(600)

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from lightning_dlopt.evidence.launchers import Work
 from lightning_dlopt.evidence.launchers.deaths import ATTEMPTS, killed_run
 from lightning_dlopt.evidence.machine import usable_cores
 from lightning_dlopt.evidence.runs import Run
+
+#: Seconds that a process has to end after it has told its run.
+_LEAVING = 10
 
 
 class Processes:
@@ -106,7 +110,10 @@ class _Running:
             return signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
         finally:
             self.connection.close()
-        self.process.join()
+        self.process.join(_LEAVING)
+        if self.process.is_alive():  # a thread or a process that the run has left behind keeps it
+            self.process.kill()
+            self.process.join()
         if isinstance(outcome, Run):
             return outcome
         raise UserError(outcome)
@@ -121,6 +128,7 @@ class _Running:
 
 def _child(job: Job, work: Work, connection: Connection, device: str | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the command's to answer
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     with logged_to(job.log):
@@ -130,6 +138,14 @@ def _child(job: Job, work: Work, connection: Connection, device: str | None) -> 
             outcome = str(error)
     connection.send(outcome)
     connection.close()
+
+
+def _end_with_parent() -> None:
+    """End this process when the command is no more, however that came to its end."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextlib.contextmanager
