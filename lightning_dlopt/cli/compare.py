@@ -23,8 +23,8 @@ from lightning_dlopt.evidence.results import FILE, Results
 from lightning_dlopt.evidence.runs import BASELINE, Study
 
 _PRELOAD = ["lightning_dlopt.cli.one_run", "torchvision", "torchmetrics"]
-_SMALLER = re.compile(r"loss|error|err\b|mse|mae|rmse|mape|perplexity|nll|brier", re.IGNORECASE)
-_LARGER = re.compile(r"acc|f1|auc|auroc|precision|recall|iou|dice|r2|psnr|ssim|map\b", re.I)
+_SMALLER = re.compile("loss|error|err|mse|mae|rmse|mape|smape|perplexity|nll|brier|wer|cer")
+_LARGER = re.compile("acc|accuracy|f1|auc|auroc|precision|recall|iou|dice|r2|psnr|ssim|map")
 
 
 def parse_budget(text: str) -> tuple[list[str], float | None]:
@@ -91,11 +91,17 @@ def parse_factors(text: str | None) -> list[float]:
 
 
 def direction(metric: str, given: str | None) -> bool:
-    """Return whether more of a metric is better."""
+    """Return whether more of a metric is better: as it is said, or by the words of its name.
+
+    Example:
+        >>> direction("val/OverallAccuracy", None), direction("valRMSE", None)
+        (True, False)
+    """
     if given is not None:
         return given == "max"
-    smaller, larger = bool(_SMALLER.search(metric)), bool(_LARGER.search(metric))
-    if smaller == larger:
+    words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+\d*", metric)]
+    smaller, larger = (any(map(one.fullmatch, words)) for one in (_SMALLER, _LARGER))
+    if smaller == larger or "neg" in words:
         raise UsageError(f"--metric {metric}: say --direction max or --direction min")
     return larger
 

@@ -165,8 +165,7 @@ def _differences(before: Study, now: Study) -> Iterator[str]:
         there, here = getattr(before, name), getattr(now, name)
         if there != here:
             yield f"its {name} is {there!r}, this one's {here!r}"
-    shared = min(len(before.seeds), len(now.seeds))
-    if before.seeds[:shared] != now.seeds[:shared]:
+    if before.seeds != now.seeds[: len(before.seeds)]:
         yield f"its seeds are {before.seeds}, this one's {now.seeds}"
     for arm in [BASELINE, *before.arms]:
         if arm in now.configs and before.configs[arm] != now.configs[arm]:

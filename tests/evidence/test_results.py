@@ -103,6 +103,7 @@ def test_a_file_without_a_study_is_no_results_file(path: Path) -> None:
         ({"budget": "5ep"}, "its budget is '3ep', this one's '5ep'"),
         ({"tune": [1.0, 3.0]}, r"its tune is \[\], this one's \[1.0, 3.0\]"),
         ({"seeds": [2, 3]}, r"its seeds are \[1, 2\], this one's \[2, 3\]"),
+        ({"seeds": [1]}, r"its seeds are \[1, 2\], this one's \[1\]"),
         ({"configs": {"baseline": "x: 3", "a": "x: 2"}}, "the configuration of 'baseline' is an"),
         ({"configs": {"baseline": "x: 1", "a": "x: 3"}}, "the configuration of 'a' is another"),
     ],
