@@ -87,8 +87,9 @@ def _summary(advice: Advice) -> list[str]:
     """Return in a line what is amiss and what may be tried."""
     alarms = [one for one in advice.suggestions if one.is_alarm]
     ideas = len(advice.suggestions) - len(alarms)
-    amiss = "nothing was found amiss" if not alarms else ", ".join(one.probe for one in alarms)
-    line = f"{len(alarms) or 'No'} alarm{'s' if len(alarms) > 1 else ''}: {amiss}."
+    probes = list(dict.fromkeys(one.probe for one in alarms))  # one may have several suggestions
+    amiss = ", ".join(probes) or "nothing was found amiss"
+    line = f"{len(probes) or 'No'} alarm{'s' if len(probes) > 1 else ''}: {amiss}."
     if ideas:
         line += f" {ideas} idea{'s' if ideas > 1 else ''} to try."
     return [line]
