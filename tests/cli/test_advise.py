@@ -149,7 +149,10 @@ def test_earlier_advice_is_not_overwritten(dlopt: Run, recipes: Path) -> None:
     assert code == 2
     assert "advice/advice.json is there already: say --overwrite" in printed
     assert dlopt(*arguments, "--overwrite")[0] == 0
-    assert [path.name for path in Path("advice/overlays").iterdir()] == ["mine.yaml"]
+    there = {path.name for path in Path("advice/overlays").iterdir()}
+    suggested = {f"{arm}.yaml" for arm in read_advice()["commands"] if arm != "all"}
+    assert there == {"mine.yaml"} | suggested
+    assert "old.yaml" not in there
     assert "questions" in read_advice()
 
 
