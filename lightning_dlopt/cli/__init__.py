@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 OVERVIEW = """\
 usage: dlopt COMMAND ...
@@ -24,7 +25,14 @@ commands:
 """
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-OTHER_COMMANDS = ("list", "preview", "export", "advise", "compare")
+#: The others, each with its module here.
+OTHER_COMMANDS = {
+    "list": "catalogue",
+    "preview": "preview",
+    "export": "export",
+    "advise": "advise",
+    "compare": "compare",
+}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -48,26 +56,8 @@ def main(args: Sequence[str] | None = None) -> int:
             from lightning_dlopt.cli.train import run
 
             run(arguments)
-        elif command == "list":
-            from lightning_dlopt.cli.catalogue import run
-
-            run(arguments[1:])
-        elif command == "preview":
-            from lightning_dlopt.cli.preview import run
-
-            run(arguments[1:])
-        elif command == "advise":
-            from lightning_dlopt.cli.advise import run
-
-            run(arguments[1:])
-        elif command == "export":
-            from lightning_dlopt.cli.export import run
-
-            run(arguments[1:])
-        elif command == "compare":
-            from lightning_dlopt.cli.compare import run
-
-            run(arguments[1:])
+        elif command in OTHER_COMMANDS:
+            import_module(f"lightning_dlopt.cli.{OTHER_COMMANDS[command]}").run(arguments[1:])
         else:
             known = ", ".join([*TRAINER_COMMANDS, *OTHER_COMMANDS])
             print(f"dlopt: error: no command {command!r}; there are {known}", file=sys.stderr)

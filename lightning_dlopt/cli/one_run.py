@@ -24,8 +24,8 @@ from lightning_dlopt.cli.quiet_config import OUTPUT, quiet_config
 from lightning_dlopt.cli.train import DloptCLI, run_cli
 from lightning_dlopt.core.errors import NoEffectWarning, one_line
 from lightning_dlopt.evidence.fingerprints import weights_fingerprint
-from lightning_dlopt.evidence.jobs import Job, RefusedError, config_fingerprint
-from lightning_dlopt.evidence.machine import machine, memory_mb, versions
+from lightning_dlopt.evidence.jobs import Job, RefusedError, unfinished_run
+from lightning_dlopt.evidence.machine import memory_mb
 from lightning_dlopt.evidence.pairing import Pairing
 from lightning_dlopt.evidence.recorder import MetricError, Recorder
 from lightning_dlopt.evidence.results import test_counterpart
@@ -90,18 +90,7 @@ def run_job(job: Job) -> Run:
     os.chdir(job.folder)
     recorder = Recorder(job.metric, job.rate_factor)
     cls: Any = type("RunCLI", (_RunCLI,), {"job": job, "recorder": recorder})
-    run = Run(
-        arm=job.arm,
-        kind=job.kind,
-        pair=job.pair,
-        seed=job.seed,
-        status="crashed",
-        config=config_fingerprint(job.config),
-        rate_factor=job.rate_factor,
-        versions=versions(),
-        machine=machine(),
-        threads=job.threads,
-    )
+    run = unfinished_run(job, "crashed")
     with tempfile.TemporaryDirectory(prefix="dlopt-") as folder:
         try:
             with noted_warnings() as notes:

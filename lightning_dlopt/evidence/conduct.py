@@ -1,5 +1,6 @@
 """A study from its first missing run to its last."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -77,16 +78,18 @@ class Conductor:
         return self.results.study
 
     def _make(self, stage: str, jobs: list[Job]) -> None:
-        if not jobs:
-            return
-        self.observer.planned(stage, jobs)
-        self.logs.mkdir(parents=True, exist_ok=True)
-        for job, run in self.launcher.launch(jobs, self.work, self.observer.started):
+        for job, run in self._launched(stage, jobs):
             self.results.add(run)
             if not run.why:
                 Path(job.log).unlink(missing_ok=True)
             self.observer.ended(job, run)
             check_same_data(self.results.study)
+
+    def _launched(self, stage: str, jobs: list[Job]) -> Iterator[tuple[Job, Run]]:
+        if jobs:
+            self.observer.planned(stage, jobs)
+            self.logs.mkdir(parents=True, exist_ok=True)
+            yield from self.launcher.launch(jobs, self.work, self.observer.started)
 
     def _try(self) -> None:
         """Let each arm that has no results yet make one step, so that a mistake is found now."""
@@ -94,11 +97,7 @@ class Conductor:
         known = {run.arm for run in study.runs}
         arms = [arm for arm in [BASELINE, *study.arms] if arm not in known]
         jobs = [self._job(arm, "trial", 0, TUNING_SEEDS) for arm in arms]
-        if not jobs:
-            return
-        self.observer.planned("trial", jobs)
-        self.logs.mkdir(parents=True, exist_ok=True)
-        for job, run in self.launcher.launch(jobs, self.work, self.observer.started):
+        for job, run in self._launched("trial", jobs):
             self.observer.ended(job, run)
             if run.status != "finished":
                 raise RefusedError(f"{job.name}: {run.why}; see {job.log}")

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lightning_dlopt.core.errors import UserError
-from lightning_dlopt.evidence.runs import A_A, BASELINE, Kind, Run, Study
+from lightning_dlopt.evidence.machine import machine, versions
+from lightning_dlopt.evidence.runs import A_A, BASELINE, Kind, Run, Status, Study
 
 #: What is added to the seeds of a study for runs that mustn't share them.
 A_A_SEEDS, TUNING_SEEDS = 1_000_000, 2_000_000
@@ -62,6 +63,23 @@ class Job:
 def config_fingerprint(config: str) -> str:
     """Return a short name of a configuration's content."""
     return hashlib.sha256(config.encode()).hexdigest()[:12]
+
+
+def unfinished_run(job: Job, status: Status, why: str = "") -> Run:
+    """Return the run of a job as far as it is known without having come to a good end."""
+    return Run(
+        arm=job.arm,
+        kind=job.kind,
+        pair=job.pair,
+        seed=job.seed,
+        status=status,
+        why=why,
+        config=config_fingerprint(job.config),
+        rate_factor=job.rate_factor,
+        versions=versions(),
+        machine=machine(),
+        threads=job.threads,
+    )
 
 
 def all_arms(study: Study) -> list[str]:
